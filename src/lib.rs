@@ -1,0 +1,4 @@
+//! headwater: a Durable Streams server whose only state is an S3-compatible bucket.
+
+pub mod clock;
+pub mod store;
