@@ -1,4 +1,6 @@
 //! headwater: a Durable Streams server whose only state is an S3-compatible bucket.
 
 pub mod clock;
+pub mod engine;
+pub mod protocol;
 pub mod store;

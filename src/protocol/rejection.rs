@@ -1,0 +1,34 @@
+//! Every "no" of the protocol, with the facts that its response headers need.
+
+use super::{Incarnation, Offset};
+
+/// Why a well-formed request was refused in the stream's present state.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    #[error("there is no such stream")]
+    NotFound,
+    /// An offset of an earlier stream under the same path.
+    #[error("the offset belongs to a stream that was deleted; another one (incarnation {current}) has its path now")]
+    Replaced { current: Incarnation },
+    /// An offset that the stream has not reached.
+    #[error("the offset is past the stream's end ({tail})")]
+    BeyondTail { tail: Offset },
+    /// A PUT on an existing stream whose configuration differs.
+    #[error("the stream exists with a different {what}")]
+    Exists { what: &'static str },
+    #[error("the stream is closed")]
+    Closed { tail: Offset },
+    #[error("the stream's content type is {expected}, not {received}")]
+    ContentTypeMismatch { expected: String, received: String },
+    #[error("Stream-Seq is not greater than the last one ({last})")]
+    SeqRegression { last: String },
+    #[error("the producer's epoch is stale: the current one is {current}")]
+    StaleEpoch { current: u64 },
+    #[error("a new producer epoch must start at Producer-Seq 0")]
+    EpochStartsAtZero,
+    #[error("Producer-Seq {received} leaves a gap: expected {expected}")]
+    ProducerGap { expected: u64, received: u64 },
+    /// A limit of this server.
+    #[error("{what}")]
+    TooMany { what: &'static str },
+}
