@@ -2,5 +2,6 @@
 
 pub mod clock;
 pub mod engine;
+pub mod layout;
 pub mod protocol;
 pub mod store;

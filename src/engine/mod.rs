@@ -93,11 +93,21 @@ impl Engine {
         todo!()
     }
 
-    pub async fn create(&self, _name: &StreamName, _create: Create, _admission: Admission) -> Result<Outcome, EngineError> {
+    pub async fn create(
+        &self,
+        _name: &StreamName,
+        _create: Create,
+        _admission: Admission,
+    ) -> Result<Outcome, EngineError> {
         todo!()
     }
 
-    pub async fn append(&self, _name: &StreamName, _append: Append, _admission: Admission) -> Result<Outcome, EngineError> {
+    pub async fn append(
+        &self,
+        _name: &StreamName,
+        _append: Append,
+        _admission: Admission,
+    ) -> Result<Outcome, EngineError> {
         todo!()
     }
 
@@ -117,7 +127,12 @@ impl Engine {
 
     /// Like [`locate`](Engine::locate), with a subscription that was made before the state was looked at, so that no
     /// change is missed between the two. Counts as a use only if `touch`.
-    pub async fn follow(&self, _name: &StreamName, _from: ReadFrom, _touch: bool) -> Result<(Page, Changes), EngineError> {
+    pub async fn follow(
+        &self,
+        _name: &StreamName,
+        _from: ReadFrom,
+        _touch: bool,
+    ) -> Result<(Page, Changes), EngineError> {
         todo!()
     }
 

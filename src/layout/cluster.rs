@@ -1,0 +1,21 @@
+//! What all replicas of one bucket must agree on, written once.
+
+use serde::{Deserialize, Serialize};
+
+use super::document::Document;
+use crate::clock::Millis;
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cluster {
+    pub id: String,
+    /// How many logs there are; a stream's log is its name's hash modulo this.
+    pub shards: u32,
+    /// The size of catch-up pages. Fixed, because page ends are part of URLs that caches keep.
+    pub page_bytes: u64,
+    pub created_at: Millis,
+}
+
+impl Document for Cluster {
+    const FORMAT: &'static str = "headwater-cluster";
+    const VERSION: u32 = 1;
+}
