@@ -4,4 +4,5 @@ pub mod clock;
 pub mod engine;
 pub mod layout;
 pub mod protocol;
+pub mod settings;
 pub mod store;

@@ -6,8 +6,11 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use crate::clock::Millis;
+use crate::clock::{Clock, Ids};
 use crate::protocol::stream::{Append, Create, Outcome};
 use crate::protocol::{Incarnation, ReadFrom, Rejection, Stream, StreamName};
+use crate::settings::EngineSettings;
+use crate::store::Store;
 
 /// Why the engine did not do what it was asked.
 #[derive(Debug, Clone, thiserror::Error)]
@@ -83,6 +86,17 @@ impl Changes {
 }
 
 impl Engine {
+    /// Opens the bucket, which is set up if it is new. Reads what all replicas must agree on; shards are loaded when
+    /// they are first used.
+    pub async fn open(
+        _store: Arc<dyn Store>,
+        _settings: EngineSettings,
+        _clock: Clock,
+        _ids: Ids,
+    ) -> Result<Engine, EngineError> {
+        todo!()
+    }
+
     /// Asks for room for a body of (up to) `bytes`, before it is read. Past the limit: `Overloaded`.
     pub fn admit(&self, _bytes: u64) -> Result<Admission, EngineError> {
         todo!()
