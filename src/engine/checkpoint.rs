@@ -87,3 +87,7 @@ async fn truncate(context: &Context, shard: u32, from: u64, to: u64) {
         tracing::debug!(shard, from, to, "log truncated");
     }
 }
+
+#[cfg(test)]
+#[path = "checkpoint_tests.rs"]
+mod tests;

@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::tail::Tails;
-use super::{EngineError, retry_after};
 use crate::clock::{Clock, Ids};
 use crate::store::{Store, StoreError};
 
@@ -30,16 +29,5 @@ impl Context {
         let wanted = error.failure().retry_after.map_or(0, |pause| u64::try_from(pause.as_millis()).unwrap_or(5_000));
         let pause = self.ids.between(ceiling / 2, ceiling).max(wanted.min(5_000));
         tokio::time::sleep(Duration::from_millis(pause)).await;
-    }
-}
-
-impl From<StoreError> for EngineError {
-    fn from(error: StoreError) -> EngineError {
-        let failure = error.failure();
-        if failure.kind == crate::store::FailureKind::Broken {
-            return EngineError::Damaged { key: failure.key.clone(), what: failure.message.clone() };
-        }
-        let retry_after = failure.retry_after.unwrap_or(retry_after());
-        EngineError::Unavailable { why: format!("the store does not answer: {error}"), retry_after }
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! | module | what it does |
 //! |---|---|
+//! | [`submit`], [`access`] | how requests reach the shards, and what is known without asking them |
 //! | [`shard`] | one task per shard: takes in messages and events, loads and reloads |
 //! | [`stage`] | group commit: judges writes, forms entries, answers when they are committed |
 //! | [`log`] | the shard log: put-if-absent, chain rule, ambiguity, freshness |
@@ -14,10 +15,12 @@
 //! | [`seal`], [`checkpoint`], [`cas`] | how |
 //! | [`admission`] | how many bytes of bodies may be in memory |
 
+mod access;
 mod admission;
 mod cas;
 mod checkpoint;
 mod context;
+mod error;
 mod follow;
 mod load;
 mod log;
@@ -27,6 +30,7 @@ mod seal;
 mod shard;
 mod stage;
 mod state;
+mod submit;
 mod tail;
 mod upkeep;
 
@@ -36,46 +40,23 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
-use tokio::time::timeout;
 
+use self::access::ask;
 pub use self::admission::Admission;
 use self::admission::Gate;
 use self::context::Context;
+pub use self::error::EngineError;
+use self::error::{damaged_cluster, stopping};
 pub use self::follow::Changes;
-use self::read::{Located, Owner};
-use self::shard::{Answer, Handle, Message, Ticket, Write};
-use self::state::Cell;
+use self::read::Owner;
+use self::shard::{Handle, Message};
+use self::submit::{Refusal, needs_outcome};
 use self::tail::Missing;
 use crate::clock::Millis;
-use crate::layout::{chunk, key};
+use crate::layout::key;
 use crate::protocol::offset;
-use crate::protocol::stream::{Append, Command, Create, Data, Outcome};
+use crate::protocol::stream::{Append, Command, Create, Outcome};
 use crate::protocol::{Incarnation, ReadFrom, Rejection, Stream, StreamName};
-
-/// When to come back after an answer that says so without a better reason for another time.
-fn retry_after() -> Duration {
-    Duration::from_secs(1)
-}
-
-/// Why the engine did not do what it was asked.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum EngineError {
-    /// The protocol says no.
-    #[error(transparent)]
-    Rejected(#[from] Rejection),
-    /// A limit of this server is reached. Nothing was done.
-    #[error("{what}")]
-    Overloaded { what: &'static str, retry_after: Duration },
-    /// The store does not answer, or the server is stopping. Nothing was done.
-    #[error("{why}")]
-    Unavailable { why: String, retry_after: Duration },
-    /// The store has not confirmed the write in time. It may still be committed.
-    #[error("the store has not confirmed the write in time; it may still be committed")]
-    Unconfirmed { retry_after: Duration },
-    /// An object of the store is damaged or missing.
-    #[error("object {key} is damaged: {what}")]
-    Damaged { key: String, what: String },
-}
 
 /// Keeps streams. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -284,53 +265,6 @@ impl Engine {
         self.0.context.settings.append_timeout
     }
 
-    /// Hands a command to its shard and waits for what it comes to.
-    async fn submit(
-        &self,
-        name: &StreamName,
-        command: Command,
-        uploaded_for: Option<Incarnation>,
-        admission: Option<Admission>,
-    ) -> Result<Option<Outcome>, Refusal> {
-        if self.0.is_draining.load(Ordering::Acquire) {
-            return Err(stopping().into());
-        }
-        let (reply, answer) = oneshot::channel();
-        let ticket = Arc::new(Ticket::default());
-        let write = Write {
-            name: name.clone(),
-            command,
-            uploaded_for,
-            ticket: Arc::clone(&ticket),
-            reply: Some(reply),
-            admission,
-        };
-        let (_, shard) = self.shard(name);
-        let wait = async {
-            shard.mailbox.send(Message::Write(write)).await.map_err(|_| stopping())?;
-            answer.await.map_err(|_| stopping())
-        };
-        match timeout(self.patience(), wait).await {
-            Ok(Ok(Answer::Done(outcome))) => Ok(outcome),
-            Ok(Ok(Answer::No(error)) | Err(error)) => Err(error.into()),
-            Ok(Ok(Answer::OtherIncarnation)) => Err(Refusal::OtherIncarnation),
-            Err(_) if ticket.withdraw() => {
-                let why = "the store does not answer; nothing was done".to_owned();
-                Err(EngineError::Unavailable { why, retry_after: retry_after() }.into())
-            }
-            Err(_) => Err(EngineError::Unconfirmed { retry_after: retry_after() }.into()),
-        }
-    }
-
-    /// For commands whose outcome nobody waits for.
-    fn submit_quietly(&self, name: &StreamName, command: Command) {
-        let (_, shard) = self.shard(name);
-        let (name, ticket) = (name.clone(), Arc::new(Ticket::default()));
-        let write = Write { name, command, uploaded_for: None, ticket, reply: None, admission: None };
-        // A full mailbox means that the shard is behind; the next use will do.
-        let _ = shard.mailbox.try_send(Message::Write(write));
-    }
-
     fn touch(&self, name: &StreamName, stream: &Stream) {
         if stream.lifetime.needs_renewal(stream.touched_at, self.now()) {
             self.submit_quietly(name, Command::Touch);
@@ -346,149 +280,4 @@ impl Engine {
         }
         Ok(stream)
     }
-
-    async fn find_page(&self, name: &StreamName, from: ReadFrom) -> Result<Page, EngineError> {
-        let mut cell = self.cell(name, false).await?;
-        let mut may_look_again = true;
-        loop {
-            let located = {
-                let committed = cell.lock();
-                let stream = self.alive(name, committed.stream.clone())?;
-                read::locate(&committed, &stream, from, self.0.context.page_bytes)?
-            };
-            match located {
-                Located::Page(page) => return Ok(page),
-                Located::NeedsManifest => cell = self.cell(name, true).await?,
-                Located::Beyond(tail) if !may_look_again => return Err(Rejection::BeyondTail { tail }.into()),
-                Located::Beyond(_) => {
-                    // Another replica may have handed out that offset.
-                    may_look_again = false;
-                    let (_, shard) = self.shard(name);
-                    ask(shard, Message::Confirm, self.patience()).await?;
-                    cell = self.cell(name, false).await?;
-                }
-            }
-        }
-    }
-
-    /// What is known of the stream, not older than the bucket by more than the sync interval while that answers.
-    async fn cell(&self, name: &StreamName, manifest: bool) -> Result<Arc<Cell>, EngineError> {
-        let (_, shard) = self.shard(name);
-        let (settings, store) = (&self.0.context.settings, &self.0.context.store);
-        let view = &shard.view;
-        if !view.is_confirmed(settings.sync_interval, store.last_seen(), settings.grace) {
-            let is_usable = || view.is_trusted(store.last_seen(), settings.grace);
-            let patience = if is_usable() { settings.sync_interval.max(retry_after()) } else { self.patience() };
-            if view.is_cut_off.load(Ordering::Relaxed) && is_usable() {
-                // What is in memory goes on being served; the shard asks again in its own time.
-                let (reply, _) = oneshot::channel();
-                let _ = shard.mailbox.try_send(Message::Confirm(reply));
-            } else if ask(shard, Message::Confirm, patience).await.is_err() {
-                view.is_cut_off.store(true, Ordering::Relaxed);
-            }
-            if !is_usable() {
-                // Also the way to learn why: a shard that can't be loaded says so.
-                return ask(shard, |reply| Message::Find { name: name.clone(), manifest, reply }, self.patience())
-                    .await?;
-            }
-        }
-        if let Some(cell) = view.cells.get(name).filter(|cell| cell.lock().is_enough(manifest)) {
-            return Ok(cell);
-        }
-        ask(shard, |reply| Message::Find { name: name.clone(), manifest, reply }, self.patience()).await?
-    }
-
-    /// Uploads a large body as a chunk of its own, so that its bytes are written once.
-    async fn upload_if_large(
-        &self,
-        name: &StreamName,
-        incarnation: Incarnation,
-        body: &mut crate::protocol::stream::Body,
-    ) -> Result<Option<u128>, EngineError> {
-        let context = &self.0.context;
-        let Data::Inline(bytes) = &body.data else { return Ok(None) };
-        if bytes.len() as u64 <= context.settings.direct_bytes {
-            return Ok(None);
-        }
-        let object = chunk::encode(std::iter::once(bytes), &body.ends);
-        let len = bytes.len() as u64;
-        let upload = seal::upload(context, name, incarnation, object);
-        let nonce = timeout(self.patience(), upload).await.map_err(|_| EngineError::Unavailable {
-            why: "the store does not answer; nothing was done".to_owned(),
-            retry_after: retry_after(),
-        })??;
-        body.data = Data::Chunk { nonce, len };
-        Ok(Some(nonce))
-    }
-
-    /// Removes an uploaded body that no entry names, or will name.
-    fn discard_if_unused(
-        &self,
-        name: &StreamName,
-        uploaded: Option<(Incarnation, u128)>,
-        is_used: bool,
-        outcome: &Result<Option<Outcome>, Refusal>,
-    ) {
-        let Some((incarnation, nonce)) = uploaded else { return };
-        let is_open = matches!(outcome, Err(Refusal::Error(EngineError::Unconfirmed { .. })));
-        if is_used || is_open {
-            return;
-        }
-        let (context, name) = (Arc::clone(&self.0.context), name.clone());
-        tokio::spawn(async move { seal::delete_chunks(&context, &name, &[(incarnation.get(), nonce)]).await });
-    }
-}
-
-/// Why a command was not done.
-#[derive(Debug)]
-enum Refusal {
-    OtherIncarnation,
-    Error(EngineError),
-}
-
-impl From<EngineError> for Refusal {
-    fn from(error: EngineError) -> Refusal {
-        Refusal::Error(error)
-    }
-}
-
-impl From<Refusal> for EngineError {
-    fn from(refusal: Refusal) -> EngineError {
-        match refusal {
-            Refusal::Error(error) => error,
-            Refusal::OtherIncarnation => {
-                let why = "the stream was replaced meanwhile; nothing was done".to_owned();
-                EngineError::Unavailable { why, retry_after: retry_after() }
-            }
-        }
-    }
-}
-
-fn needs_outcome(outcome: Option<Outcome>) -> Result<Outcome, EngineError> {
-    outcome.ok_or(EngineError::Unconfirmed { retry_after: retry_after() })
-}
-
-fn stopping() -> EngineError {
-    EngineError::Unavailable { why: "the server is stopping".to_owned(), retry_after: retry_after() }
-}
-
-fn damaged_cluster(what: &str) -> EngineError {
-    EngineError::Damaged { key: key::CLUSTER.to_owned(), what: what.to_owned() }
-}
-
-/// Asks a shard something, for no longer than `patience`.
-async fn ask<T>(
-    shard: &Handle,
-    message: impl FnOnce(oneshot::Sender<T>) -> Message,
-    patience: Duration,
-) -> Result<T, EngineError> {
-    let (reply, answer) = oneshot::channel();
-    let asked = async {
-        shard.mailbox.send(message(reply)).await.map_err(|_| stopping())?;
-        answer.await.map_err(|_| stopping())
-    };
-    timeout(patience, asked).await.map_err(|_| EngineError::Unavailable {
-        why: "the store does not answer".to_owned(),
-        retry_after: retry_after(),
-    })?
 }

@@ -83,8 +83,8 @@ fn written_at(committed: &Committed, end: u64) -> Millis {
 pub(super) enum Part {
     /// In the manifest.
     Inline(Bytes),
-    /// In the entry at a position of the log: the bytes `range` of the stream's bytes there.
-    Log { position: u64, range: Range<usize> },
+    /// In the entry at a position of the log: `range` of the run of `len` bytes there that starts at `start`.
+    Log { position: u64, start: u64, len: u64, range: Range<usize> },
     /// In a chunk with `len` bytes of data.
     Chunk { nonce: u128, len: u64, range: Range<u64> },
 }
@@ -114,7 +114,7 @@ pub(super) fn parts(committed: &Committed, range: &Range<u64>) -> Option<Vec<Par
     for run in committed.runs.range(from..).take_while(|run| run.start < range.end) {
         take(run.start, run.len, &|range| match run.nonce {
             Some(Nonce(nonce)) => Part::Chunk { nonce, len: run.len, range },
-            None => Part::Log { position: run.position, range: narrow(&range) },
+            None => Part::Log { position: run.position, start: run.start, len: run.len, range: narrow(&range) },
         });
     }
     (at == range.end).then_some(parts)
@@ -180,13 +180,13 @@ fn join(mut pieces: Vec<Bytes>) -> Bytes {
 pub(super) async fn fetch_part(context: &Context, owner: Owner<'_>, part: &Part) -> Result<Bytes, Missing> {
     match part {
         Part::Inline(bytes) => Ok(bytes.clone()),
-        Part::Log { position, range } => {
+        Part::Log { position, start, len, range } => {
             let entry = context.tails.entry(&*context.store, owner.shard, *position).await?;
-            let piece = entry.piece(owner.name, owner.incarnation).filter(|piece| range.end <= piece.data.len());
-            let piece = piece.ok_or_else(|| EngineError::Damaged {
-                key: key::log(owner.shard, *position),
-                what: format!("it lacks bytes of stream {}", owner.name),
-            })?;
+            let piece =
+                entry.piece(owner.name, owner.incarnation, *start, *len).ok_or_else(|| EngineError::Damaged {
+                    key: key::log(owner.shard, *position),
+                    what: format!("it lacks bytes of stream {}", owner.name),
+                })?;
             Ok(piece.data.slice(range.clone()))
         }
         Part::Chunk { nonce, len, range } => {

@@ -457,7 +457,7 @@ impl Shard {
         (self.probing, self.checkpointing) = (false, false);
         self.sealing.clear();
         self.speculative.clear();
-        let open = EngineError::Unconfirmed { retry_after: super::retry_after() };
+        let open = EngineError::Unconfirmed { retry_after: super::error::retry_after() };
         for batch in std::mem::take(&mut self.in_flight) {
             for judged in batch.judged {
                 judged.write.answer(Answer::No(open.clone()));

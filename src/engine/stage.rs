@@ -337,7 +337,7 @@ impl Shard {
             judged.write.answer(Answer::No(error.clone()));
         }
         // Writes that wait are tried again when the store had time to recover.
-        self.last_flush = Some(Instant::now() + super::retry_after());
+        self.last_flush = Some(Instant::now() + super::error::retry_after());
     }
 
     pub fn release_waiters(&mut self) {

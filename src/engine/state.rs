@@ -335,3 +335,7 @@ impl Cells {
         self.idle.invalidate_all();
     }
 }
+
+#[cfg(test)]
+#[path = "state_tests.rs"]
+mod tests;

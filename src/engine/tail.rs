@@ -17,39 +17,49 @@ use crate::store::Store;
 /// One entry's bytes, found by stream. The bytes are slices of the entry's object.
 #[derive(Debug, Default)]
 pub(super) struct EntryData {
-    pieces: HashMap<(StreamName, Incarnation), Piece>,
+    pieces: HashMap<(StreamName, Incarnation), Vec<Piece>>,
     weight: u32,
 }
 
-/// The bytes of one stream in one entry, and where each message ends, counted from the first byte.
-#[derive(Debug, Clone, Default)]
+/// A run of one stream's bytes in one entry.
+#[derive(Debug, Clone)]
 pub(super) struct Piece {
+    /// The position of the first byte in the stream.
+    start: u64,
     pub data: Bytes,
+    /// Where each message ends, counted from the first byte.
     pub ends: Vec<u32>,
 }
 
 impl EntryData {
     pub fn new(entry: &Entry, object: &Bytes) -> EntryData {
-        let mut pieces: HashMap<(StreamName, Incarnation), (usize, Piece)> = HashMap::new();
+        let mut pieces: HashMap<(StreamName, Incarnation), Vec<Piece>> = HashMap::new();
         for Placed { record, data_at } in &entry.records {
-            let Effect::Appended(Appended { incarnation, body, .. }) = &record.effect else { continue };
+            let Effect::Appended(Appended { incarnation, start, body, .. }) = &record.effect else { continue };
             let Data::Inline(bytes) = &body.data else { continue };
-            let start = *data_at as usize;
-            let (first, piece) =
-                pieces.entry((record.name.clone(), *incarnation)).or_insert_with(|| (start, Piece::default()));
-            let before = u32::try_from(piece.data.len()).unwrap_or(u32::MAX);
-            piece.ends.extend(body.ends.iter().map(|end| before + end));
-            // An entry holds each stream's bytes in one run.
-            piece.data = object.slice(*first..start + bytes.len());
+            let runs = pieces.entry((record.name.clone(), *incarnation)).or_default();
+            match runs.last_mut() {
+                // An entry holds each stream's bytes side by side, so that a run of them is one slice.
+                Some(run) if run.start + run.data.len() as u64 == *start => {
+                    let before = run.data.len();
+                    run.ends.extend(body.ends.iter().map(|end| before as u32 + end));
+                    let end = *data_at as usize + bytes.len();
+                    run.data = object.slice(*data_at as usize - before..end);
+                }
+                _ => runs.push(Piece { start: *start, data: bytes.clone(), ends: body.ends.clone() }),
+            }
         }
-        let overhead: usize =
-            pieces.iter().map(|((name, _), (_, p))| 160 + name.as_str().len() + p.ends.len() * 4).sum();
-        let weight = u32::try_from(object.len() + overhead).unwrap_or(u32::MAX);
-        EntryData { pieces: pieces.into_iter().map(|(key, (_, piece))| (key, piece)).collect(), weight }
+        let overhead = |((name, _), runs): (&(StreamName, Incarnation), &Vec<Piece>)| {
+            120 + name.as_str().len() + runs.iter().map(|run| 64 + run.ends.len() * 4).sum::<usize>()
+        };
+        let overhead: usize = pieces.iter().map(overhead).sum();
+        EntryData { weight: u32::try_from(object.len() + overhead).unwrap_or(u32::MAX), pieces }
     }
 
-    pub fn piece(&self, name: &StreamName, incarnation: Incarnation) -> Option<&Piece> {
-        self.pieces.get(&(name.clone(), incarnation))
+    /// The run that starts at `start`, if it has `len` bytes.
+    pub fn piece(&self, name: &StreamName, incarnation: Incarnation, start: u64, len: u64) -> Option<&Piece> {
+        let runs = self.pieces.get(&(name.clone(), incarnation))?;
+        runs.iter().find(|run| run.start == start && run.data.len() as u64 == len)
     }
 }
 
@@ -125,5 +135,49 @@ impl Tails {
         make: impl Future<Output = Result<Bytes, Missing>>,
     ) -> Result<Bytes, Missing> {
         self.pages.try_get_with(key, make).await.map_err(|error: Arc<Missing>| Missing::clone(&error))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::layout::entry::{self, Header};
+    use crate::protocol::stream::Body;
+
+    fn appended(start: u64, data: Data, ends: Vec<u32>) -> Effect {
+        let incarnation = Incarnation::new(1).unwrap_or(Incarnation::ANY);
+        Effect::Appended(Appended {
+            incarnation,
+            start,
+            body: Body { data, ends },
+            seq: None,
+            producer: None,
+            close: false,
+        })
+    }
+
+    #[test]
+    fn bytes_around_an_uploaded_chunk_are_told_apart() {
+        let name = |text| StreamName::new(text).unwrap_or_else(|e| panic!("{e}"));
+        let inline = |text: &'static str| Data::Inline(Bytes::from_static(text.as_bytes()));
+        let records = [
+            (name("a"), appended(0, inline("one"), vec![3])),
+            (name("b"), appended(9, inline("other"), vec![5])),
+            (name("a"), appended(3, inline("two"), vec![1, 3])),
+            (name("a"), appended(6, Data::Chunk { nonce: 7, len: 100 }, vec![100])),
+            (name("a"), appended(106, inline("three"), vec![5])),
+        ];
+        let header = Header { shard: 0, position: 1, id: 1, prev: 0, writer: 1, at: 0 };
+        let object = entry::encode(&header, records.iter().map(|(name, effect)| (name, effect)));
+        let entry = entry::decode(&object).unwrap_or_else(|e| panic!("{e}"));
+        let data = EntryData::new(&entry, &object);
+        let incarnation = Incarnation::new(1).unwrap_or(Incarnation::ANY);
+        let piece = |text, start, len| {
+            data.piece(&name(text), incarnation, start, len).map(|p| (p.data.clone(), p.ends.clone()))
+        };
+        assert_eq!(piece("a", 0, 6), Some((Bytes::from_static(b"onetwo"), vec![3, 4, 6])));
+        assert_eq!(piece("a", 106, 5), Some((Bytes::from_static(b"three"), vec![5])));
+        assert_eq!(piece("b", 9, 5), Some((Bytes::from_static(b"other"), vec![5])));
+        assert_eq!((piece("a", 3, 3), piece("a", 0, 7)), (None, None));
     }
 }
