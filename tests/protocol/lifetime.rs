@@ -4,8 +4,9 @@ use std::time::Duration;
 
 use crate::server::Server;
 
+/// Paused time passes in the steps of everyone's timers, so that what the server does in the background gets its turn.
 async fn pass(millis: u64) {
-    tokio::time::advance(Duration::from_millis(millis)).await;
+    tokio::time::sleep(Duration::from_millis(millis)).await;
 }
 
 #[tokio::test]
