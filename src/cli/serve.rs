@@ -1,0 +1,126 @@
+//! `headwater serve`: opens the store, the engine and the port, and serves until it is told to stop.
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::clock::{Clock, Ids};
+use crate::engine::Engine;
+use crate::http::{self, Api, MetricsText};
+use crate::settings::{LogFormat, LogSettings, Settings, StoreSettings};
+use crate::store::metered::Metered;
+use crate::store::probe::probe;
+use crate::store::s3::{AccessKeys, S3Options};
+use crate::store::{self, Store, StoreUrl};
+
+/// Each phase that fails names itself and what it was about.
+pub fn run(settings: Settings) -> Result<(), String> {
+    start_log(&settings.log)?;
+    let shown = serde_json::to_string(&settings).map_err(|error| format!("settings: {error}"))?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), settings = shown, "starting");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|error| format!("threads: {error}"))?.block_on(serve(settings))
+}
+
+async fn serve(settings: Settings) -> Result<(), String> {
+    // The port first: a second server on the same machine should fail before it touches the bucket.
+    let address = settings.http.listen;
+    let listener = TcpListener::bind(address).await.map_err(|error| format!("listen on {address}: {error}"))?;
+    let address = listener.local_addr().map_err(|error| format!("listen on {address}: {error}"))?;
+    let Opened { store, metrics } =
+        open_store(&settings.store, Clock::system()).await.map_err(|why| format!("store: {why}"))?;
+    let place = store.describe();
+    let engine = Engine::open(store, settings.engine, Clock::system(), Ids::random());
+    let engine = engine.await.map_err(|error| format!("engine: {error}"))?;
+    let api = Api::new(engine, settings.http, Ids::random(), CancellationToken::new(), metrics);
+    announce(address, &place);
+    http::serve(listener, api, stop_signal()?).await;
+    Ok(())
+}
+
+struct Opened {
+    store: Arc<dyn Store>,
+    metrics: MetricsText,
+}
+
+/// The store that the settings name: probed, and its requests counted.
+async fn open_store(settings: &StoreSettings, clock: Clock) -> Result<Opened, String> {
+    let url: StoreUrl = settings.store.parse()?;
+    let store = store::open(&url, s3_options(settings)?, clock, Ids::random()).await?;
+    let metered = Arc::new(Metered::new(store));
+    probe(&*metered, &Ids::random()).await.map_err(|failure| format!("{}: {failure}", metered.describe()))?;
+    let counts = Arc::clone(&metered);
+    Ok(Opened { store: metered, metrics: Arc::new(move || counts.snapshot().to_prometheus()) })
+}
+
+fn s3_options(settings: &StoreSettings) -> Result<S3Options, String> {
+    let keys = match (&settings.s3_access_key_id, &settings.s3_secret_access_key) {
+        (Some(id), Some(secret)) => Some(AccessKeys {
+            access_key: id.clone(),
+            secret_key: secret.reveal().to_owned(),
+            session_token: settings.s3_session_token.as_ref().map(|token| token.reveal().to_owned()),
+        }),
+        (None, None) => None,
+        _ => return Err("s3-access-key-id and s3-secret-access-key must be given together".to_owned()),
+    };
+    Ok(S3Options {
+        endpoint: settings.s3_endpoint.clone(),
+        region: settings.s3_region.clone(),
+        path_style: settings.s3_path_style.unwrap_or(settings.s3_endpoint.is_some()),
+        keys,
+        connect_timeout: settings.s3_connect_timeout,
+        attempt_timeout: settings.s3_attempt_timeout,
+        operation_timeout: settings.s3_operation_timeout,
+        // Bucket and prefix are the URL's.
+        ..S3Options::default()
+    })
+}
+
+fn start_log(settings: &LogSettings) -> Result<(), String> {
+    let filter = settings.log.parse::<EnvFilter>().map_err(|error| format!("log: '{}': {error}", settings.log))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match settings.log_format {
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => log.json().try_init(),
+    };
+    started.map_err(|error| format!("log: {error}"))
+}
+
+/// Tells a person where everything is; the last lines can be pasted into a shell.
+fn announce(address: SocketAddr, place: &str) {
+    tracing::info!(%address, store = place, "listening");
+    let mut reachable = address;
+    if address.ip().is_unspecified() {
+        reachable.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    let url = format!("http://{reachable}/v1/stream/hello");
+    println!("headwater {} listens on http://{address}, data in {place}", env!("CARGO_PKG_VERSION"));
+    println!("\nTry it:");
+    println!("  curl -X PUT -H 'Content-Type: text/plain' -d 'Hello, stream!' {url}");
+    println!("  curl {url}\n");
+}
+
+/// Completes at the first SIGINT or SIGTERM.
+#[cfg(unix)]
+fn stop_signal() -> Result<impl Future<Output = ()>, String> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let on = |kind| signal(kind).map_err(|error| format!("signals: {error}"));
+    let (mut interrupt, mut terminate) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+#[cfg(not(unix))]
+fn stop_signal() -> Result<impl Future<Output = ()>, String> {
+    Ok(async {
+        let _ = tokio::signal::ctrl_c().await;
+    })
+}
