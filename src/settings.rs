@@ -2,10 +2,48 @@
 //!
 //! Each says what it costs. Values are plain; components (store, clock, caches) are made from them elsewhere.
 
+pub mod file;
+mod http;
+mod log;
+mod store;
+
 use std::time::Duration;
 
 use clap::Args;
 use serde::Serialize;
+
+pub use http::HttpSettings;
+pub(crate) use http::is_a_year;
+pub use log::{LogFormat, LogSettings};
+pub use store::{Secret, StoreSettings};
+
+/// All of them.
+#[derive(Debug, Clone, Args, Serialize)]
+pub struct Settings {
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub store: StoreSettings,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub http: HttpSettings,
+    #[command(flatten, next_help_heading = "Engine")]
+    #[serde(flatten)]
+    pub engine: EngineSettings,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub log: LogSettings,
+    /// A TOML file of settings: keys are the names of these flags. A flag or variable wins over the file
+    #[arg(long, env = "HEADWATER_CONFIG", value_name = "FILE", help_heading = "Log and configuration")]
+    pub config: Option<std::path::PathBuf>,
+}
+
+impl Settings {
+    /// What no single setting can be blamed for: one line that names the settings.
+    pub fn validate(&self) -> Result<(), String> {
+        self.engine.validate()?;
+        self.http.validate(&self.engine)
+    }
+}
 
 /// How the engine batches, seals, caches and forgets.
 #[derive(Debug, Clone, Args, Serialize)]
@@ -81,6 +119,21 @@ pub struct EngineSettings {
 impl Default for EngineSettings {
     fn default() -> EngineSettings {
         defaults()
+    }
+}
+
+impl EngineSettings {
+    fn validate(&self) -> Result<(), String> {
+        let demand = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
+        demand(
+            self.grace > self.seal_age * 2,
+            "grace must be more than twice seal-age: else the log is cut too early",
+        )?;
+        demand(self.sync_interval < self.grace / 4, "sync-interval must be less than a quarter of grace")?;
+        demand(self.seal_idle <= self.seal_age, "seal-idle must not be more than seal-age")?;
+        demand(self.commit_interval < self.append_timeout, "commit-interval must be less than append-timeout")?;
+        demand(self.direct_bytes <= self.batch_bytes, "direct-bytes must not be more than batch-bytes")?;
+        demand(self.inline_bytes <= self.seal_bytes, "inline-bytes must not be more than seal-bytes")
     }
 }
 

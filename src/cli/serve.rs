@@ -1,0 +1,94 @@
+//! `headwater serve`: opens the store, the engine and the port, and serves until it is told to stop.
+
+use std::io::IsTerminal;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::EnvFilter;
+
+use crate::clock::{Clock, Ids};
+use crate::engine::Engine;
+use crate::http::{self, Api, MetricsText};
+use crate::settings::{LogFormat, LogSettings, Settings, StoreSettings};
+use crate::store::Store;
+
+/// Each phase that fails names itself and what it was about.
+pub fn run(settings: Settings) -> Result<(), String> {
+    start_log(&settings.log)?;
+    let shown = serde_json::to_string(&settings).map_err(|error| format!("settings: {error}"))?;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), settings = shown, "starting");
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build();
+    runtime.map_err(|error| format!("threads: {error}"))?.block_on(serve(settings))
+}
+
+async fn serve(settings: Settings) -> Result<(), String> {
+    // The port first: a second server on the same machine should fail before it touches the bucket.
+    let address = settings.http.listen;
+    let listener = TcpListener::bind(address).await.map_err(|error| format!("listen on {address}: {error}"))?;
+    let address = listener.local_addr().map_err(|error| format!("listen on {address}: {error}"))?;
+    let Opened { store, metrics } = open_store(&settings.store).await.map_err(|why| format!("store: {why}"))?;
+    let place = store.describe();
+    let engine = Engine::open(store, settings.engine, Clock::system(), Ids::random());
+    let engine = engine.await.map_err(|error| format!("engine: {error}"))?;
+    let api = Api::new(engine, settings.http, Ids::random(), CancellationToken::new(), metrics);
+    announce(address, &place);
+    http::serve(listener, api, stop_signal()?).await;
+    Ok(())
+}
+
+struct Opened {
+    store: Arc<dyn Store>,
+    metrics: MetricsText,
+}
+
+/// The seam to the stores: which one, opened, probed and counted.
+async fn open_store(settings: &StoreSettings) -> Result<Opened, String> {
+    Err(format!("{} cannot be opened yet", settings.store))
+}
+
+fn start_log(settings: &LogSettings) -> Result<(), String> {
+    let filter = settings.log.parse::<EnvFilter>().map_err(|error| format!("log: '{}': {error}", settings.log))?;
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let started = match settings.log_format {
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).try_init(),
+        LogFormat::Json => log.json().try_init(),
+    };
+    started.map_err(|error| format!("log: {error}"))
+}
+
+/// Tells a person where everything is; the last lines can be pasted into a shell.
+fn announce(address: SocketAddr, place: &str) {
+    tracing::info!(%address, store = place, "listening");
+    let mut reachable = address;
+    if address.ip().is_unspecified() {
+        reachable.set_ip(std::net::Ipv4Addr::LOCALHOST.into());
+    }
+    let url = format!("http://{reachable}/v1/stream/hello");
+    println!("headwater {} listens on http://{address}, data in {place}", env!("CARGO_PKG_VERSION"));
+    println!("\nTry it:");
+    println!("  curl -X PUT -H 'Content-Type: text/plain' -d 'Hello, stream!' {url}");
+    println!("  curl {url}\n");
+}
+
+/// Completes at the first SIGINT or SIGTERM.
+#[cfg(unix)]
+fn stop_signal() -> Result<impl Future<Output = ()>, String> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let on = |kind| signal(kind).map_err(|error| format!("signals: {error}"));
+    let (mut interrupt, mut terminate) = (on(SignalKind::interrupt())?, on(SignalKind::terminate())?);
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+        }
+    })
+}
+
+#[cfg(not(unix))]
+fn stop_signal() -> Result<impl Future<Output = ()>, String> {
+    Ok(async {
+        let _ = tokio::signal::ctrl_c().await;
+    })
+}

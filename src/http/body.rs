@@ -1,0 +1,136 @@
+//! Request bodies: room is asked for before they are read, and they are limited, timed and checked before the engine
+//! hears of them.
+
+use axum::body::Body as HttpBody;
+use bytes::{Bytes, BytesMut};
+use http_body_util::BodyExt;
+use tokio::time::Instant;
+
+use super::Api;
+use super::error::Problem;
+use crate::engine::Admission;
+use crate::protocol::stream::{Body, Data};
+use crate::protocol::{ContentType, Malformed, json};
+
+/// Room asked for at first for a body of unknown length; doubled whenever it is used up.
+const FIRST_ROOM: u64 = 64 << 10;
+/// JSON bodies larger than this are checked on a thread of their own, so that others' requests do not wait.
+const LARGE_JSON: usize = 256 << 10;
+
+/// A body in memory, and the permission to hold it there.
+pub struct Received {
+    pub bytes: Bytes,
+    pub admission: Admission,
+}
+
+/// Whether the request certainly has no body.
+pub fn is_empty(body: &HttpBody) -> bool {
+    http_body::Body::size_hint(body).exact() == Some(0)
+}
+
+/// Reads the whole body. One of known length has all its room set aside, so it must come within `body_timeout`; one
+/// of unknown length holds only what it has sent, so each of its pieces may take that long.
+pub async fn receive(api: &Api, body: HttpBody) -> Result<Received, Problem> {
+    let limit = api.settings.max_append_bytes;
+    let declared = http_body::Body::size_hint(&body).exact();
+    if declared.is_some_and(|length| length > limit) {
+        return Err(Problem::body_too_large(limit));
+    }
+    let room = declared.unwrap_or(FIRST_ROOM.min(limit));
+    let admission = api.engine.admit(room)?;
+    let mut reader = Reader { room, admission, bytes: BytesMut::with_capacity(capacity(room)) };
+    let deadline = declared.map(|_| Instant::now() + api.settings.body_timeout);
+    reader.read(api, body, deadline).await?;
+    Ok(Received { bytes: reader.bytes.freeze(), admission: reader.admission })
+}
+
+struct Reader {
+    room: u64,
+    admission: Admission,
+    bytes: BytesMut,
+}
+
+impl Reader {
+    async fn read(&mut self, api: &Api, mut body: HttpBody, deadline: Option<Instant>) -> Result<(), Problem> {
+        loop {
+            let until = deadline.unwrap_or_else(|| Instant::now() + api.settings.body_timeout);
+            let frame = tokio::time::timeout_at(until, body.frame()).await.map_err(|_| Problem::body_too_slow())?;
+            match frame {
+                None => return Ok(()),
+                Some(Err(error)) => return Err(Malformed::new(format!("request body broke off: {error}")).into()),
+                Some(Ok(frame)) => {
+                    if let Ok(piece) = frame.into_data() {
+                        self.make_room(api, piece.len() as u64)?;
+                        self.bytes.extend_from_slice(&piece);
+                    }
+                }
+            }
+        }
+    }
+
+    /// The old permission is given back only once the new one is there, so that the bytes held are always covered.
+    fn make_room(&mut self, api: &Api, more: u64) -> Result<(), Problem> {
+        let needed = self.bytes.len() as u64 + more;
+        let limit = api.settings.max_append_bytes;
+        if needed > limit {
+            return Err(Problem::body_too_large(limit));
+        }
+        if needed > self.room {
+            self.room = needed.max(self.room * 2).min(limit);
+            self.admission = api.engine.admit(self.room)?;
+        }
+        Ok(())
+    }
+}
+
+/// Memory that is taken before the first byte has come: a length that is only promised is not believed beyond this.
+fn capacity(room: u64) -> usize {
+    usize::try_from(room.min(1 << 20)).unwrap_or(0)
+}
+
+/// The bytes as the stream stores them: messages in JSON mode, one run of bytes otherwise.
+pub async fn to_store(bytes: Bytes, content_type: &ContentType) -> Result<Body, Problem> {
+    if bytes.is_empty() {
+        return Ok(Body::default());
+    }
+    if !content_type.is_json() {
+        let end = u32::try_from(bytes.len()).map_err(|_| Malformed::new("body is larger than 4 GiB"))?;
+        return Ok(Body { data: Data::Inline(bytes), ends: vec![end] });
+    }
+    let messages = if bytes.len() > LARGE_JSON {
+        let split = tokio::task::spawn_blocking(move || json::split(&bytes));
+        split.await.map_err(|_| Problem::internal())??
+    } else {
+        json::split(&bytes)?
+    };
+    Ok(Body { data: Data::Inline(messages.bytes), ends: messages.ends })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn stored(bytes: &'static [u8], content_type: &str) -> Result<Body, Problem> {
+        let content_type = ContentType::new(content_type).unwrap_or_default();
+        to_store(Bytes::from_static(bytes), &content_type).await
+    }
+
+    #[tokio::test]
+    async fn bytes_are_one_message_and_json_as_many_as_it_has() {
+        assert_eq!(stored(b"abc", "text/plain").await.map(|b| b.ends), Ok(vec![3]));
+        assert_eq!(stored(b"[1,22]", "application/json").await.map(|b| b.ends), Ok(vec![2, 5]));
+        assert_eq!(
+            stored(b"[]", "application/json").await,
+            Ok(Body { data: Data::Inline(Bytes::new()), ends: vec![] })
+        );
+        assert_eq!(stored(b"", "application/json").await, Ok(Body::default()));
+        assert!(stored(b"{", "application/json").await.is_err());
+    }
+
+    #[tokio::test]
+    async fn large_json_is_checked_as_well() {
+        let text = format!("[{}1]", "1,".repeat(LARGE_JSON));
+        let body = to_store(Bytes::from(text), &ContentType::new("application/json").unwrap_or_default()).await;
+        assert_eq!(body.map(|b| b.ends.len()), Ok(LARGE_JSON + 1));
+    }
+}

@@ -1,0 +1,174 @@
+//! Accepts connections, bounds how many there are and how long they may idle, and ends them.
+//!
+//! Past `max_connections`, connections wait in the system's backlog until others end: a refusal would need a connection
+//! too.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::Instant;
+use tokio_io_timeout::TimeoutStream;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tower_service::Service;
+
+use super::{Api, router};
+use crate::settings::HttpSettings;
+
+/// What one connection may hold of a response that its client does not take.
+const SEND_BUFFER: usize = 256 << 10;
+/// Flow-control windows for request bodies over HTTP/2.
+const STREAM_WINDOW: u32 = 1 << 20;
+const CONNECTION_WINDOW: u32 = 8 << 20;
+const MAX_HEADER_BYTES: u32 = 32 << 10;
+const PING_INTERVAL: Duration = Duration::from_secs(20);
+/// After an error of `accept` that is not the connection's fault (no file descriptors left).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// Serves until `shutdown`. Then readiness is off, live reads end, requests under way are finished and the engine's
+/// commits are settled, all within `drain_timeout`; what is left is cut off.
+pub async fn serve(listener: TcpListener, api: Arc<Api>, shutdown: impl Future<Output = ()>) {
+    let server = Server::new(&api);
+    tokio::select! {
+        () = server.accept_all(&listener) => {}
+        () = shutdown => {}
+    }
+    drop(listener);
+    tracing::info!(connections = server.connections.len(), "stopping");
+    let deadline = Instant::now() + api.settings.drain_timeout;
+    api.stopping.cancel();
+    server.finish(deadline).await;
+    if tokio::time::timeout_at(deadline, api.engine.drain()).await.is_err() {
+        tracing::warn!("commits under way were not settled in time");
+    }
+    tracing::info!("stopped");
+}
+
+struct Server {
+    builder: auto::Builder<TokioExecutor>,
+    router: Router,
+    settings: HttpSettings,
+    graceful: GracefulShutdown,
+    /// Every connection's task.
+    connections: TaskTracker,
+    /// Cuts off what has not ended in time.
+    abort: CancellationToken,
+    room: Arc<Semaphore>,
+}
+
+impl Server {
+    fn new(api: &Arc<Api>) -> Server {
+        let settings = api.settings.clone();
+        Server {
+            builder: builder(&settings),
+            router: router(Arc::clone(api)),
+            graceful: GracefulShutdown::new(),
+            connections: TaskTracker::new(),
+            abort: CancellationToken::new(),
+            room: Arc::new(Semaphore::new(usize::try_from(settings.max_connections).unwrap_or(Semaphore::MAX_PERMITS))),
+            settings,
+        }
+    }
+
+    async fn accept_all(&self, listener: &TcpListener) {
+        loop {
+            let Ok(permit) = Arc::clone(&self.room).acquire_owned().await else { return };
+            match listener.accept().await {
+                Ok((stream, _)) => self.start(stream, permit),
+                Err(error) => {
+                    tracing::warn!(%error, "accept");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+
+    fn start(&self, stream: TcpStream, permit: OwnedSemaphorePermit) {
+        // Small events must not wait for the acknowledgement of earlier ones.
+        let _ = stream.set_nodelay(true);
+        let mut stream = TimeoutStream::new(stream);
+        stream.set_write_timeout(Some(self.settings.write_stall_timeout));
+        let asked = CancellationToken::new();
+        let service = TowerToHyperService::new(FirstRequest { router: self.router.clone(), asked: asked.clone() });
+        let connection = self.builder.serve_connection(TokioIo::new(Box::pin(stream)), service).into_owned();
+        let connection = self.graceful.watch(connection);
+        let (abort, patience) = (self.abort.clone(), self.settings.header_timeout);
+        self.connections.spawn(async move {
+            let _permit = permit;
+            let mut connection = std::pin::pin!(connection);
+            // Until the first request is there, nothing else limits how long its first bytes may take: hyper's timer
+            // starts only when it knows which version of HTTP is spoken.
+            tokio::select! {
+                _ = &mut connection => return,
+                () = asked.cancelled() => {}
+                () = tokio::time::sleep(patience) => return,
+            }
+            tokio::select! {
+                ended = &mut connection => if let Err(error) = ended {
+                    tracing::debug!(%error, "connection");
+                },
+                () = abort.cancelled() => {}
+            }
+        });
+    }
+
+    /// Lets connections finish the requests they have, until `deadline`.
+    async fn finish(self, deadline: Instant) {
+        self.connections.close();
+        if tokio::time::timeout_at(deadline, self.graceful.shutdown()).await.is_err() {
+            tracing::warn!(connections = self.connections.len(), "requests under way are cut off");
+        }
+        self.abort.cancel();
+    }
+}
+
+fn builder(settings: &HttpSettings) -> auto::Builder<TokioExecutor> {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        // Also bounds how long a kept-alive connection idles: the timer runs while it waits for the next request.
+        .header_read_timeout(settings.idle_timeout)
+        .max_buf_size(SEND_BUFFER);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .initial_stream_window_size(STREAM_WINDOW)
+        .initial_connection_window_size(CONNECTION_WINDOW)
+        .max_concurrent_streams(settings.http2_streams)
+        .max_send_buf_size(SEND_BUFFER)
+        .max_header_list_size(MAX_HEADER_BYTES)
+        .keep_alive_interval(PING_INTERVAL)
+        .keep_alive_timeout(PING_INTERVAL);
+    builder
+}
+
+/// Notes that a connection has asked for something.
+#[derive(Clone)]
+struct FirstRequest {
+    router: Router,
+    asked: CancellationToken,
+}
+
+impl Service<hyper::Request<hyper::body::Incoming>> for FirstRequest {
+    type Response = <Router as Service<hyper::Request<hyper::body::Incoming>>>::Response;
+    type Error = <Router as Service<hyper::Request<hyper::body::Incoming>>>::Error;
+    type Future = <Router as Service<hyper::Request<hyper::body::Incoming>>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
+        Service::<hyper::Request<hyper::body::Incoming>>::poll_ready(&mut self.router, cx)
+    }
+
+    fn call(&mut self, request: hyper::Request<hyper::body::Incoming>) -> Self::Future {
+        self.asked.cancel();
+        self.router.call(request)
+    }
+}

@@ -1,0 +1,84 @@
+//! HTTP: turns requests into protocol values, and the engine's answers into responses.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `routes` | which request goes where; what every response carries (CORS, security headers); health |
+//! | `request` | headers and query parameters as protocol values, once |
+//! | `body` | request bodies: admitted, limited, timed, JSON validated |
+//! | `write` | PUT, POST, DELETE |
+//! | `read` | HEAD, GET, long-poll |
+//! | `sse` | the live read as server-sent events |
+//! | `caching` | Cache-Control, ETag: the whole contract with caches, as pure functions |
+//! | `error` | the only map from a "no" to status, headers and problem+json |
+//! | `listen` | accepts connections, bounds them, and ends them |
+
+mod body;
+mod caching;
+mod error;
+mod listen;
+mod metrics;
+mod read;
+mod request;
+mod routes;
+mod sse;
+mod write;
+
+use std::sync::Arc;
+
+use tokio_util::sync::CancellationToken;
+
+use crate::clock::Ids;
+use crate::engine::Engine;
+use crate::settings::HttpSettings;
+
+pub use listen::serve;
+pub use routes::router;
+
+/// More lines for `/metrics`, in Prometheus' text format.
+pub type MetricsText = Arc<dyn Fn() -> String + Send + Sync>;
+
+/// What the handlers share. One per server.
+pub struct Api {
+    engine: Engine,
+    settings: HttpSettings,
+    ids: Ids,
+    /// Cancelled when the server is to stop: readiness is off, and live reads end.
+    stopping: CancellationToken,
+    frames: sse::Frames,
+    counters: metrics::Counters,
+    metrics: MetricsText,
+}
+
+impl Api {
+    /// `metrics` is asked for what is below HTTP (the store's requests) whenever `/metrics` is read.
+    pub fn new(
+        engine: Engine,
+        settings: HttpSettings,
+        ids: Ids,
+        stopping: CancellationToken,
+        metrics: MetricsText,
+    ) -> Arc<Api> {
+        let frames = sse::Frames::new(settings.sse_cache);
+        Arc::new(Api { engine, settings, ids, stopping, frames, counters: metrics::Counters::default(), metrics })
+    }
+}
+
+/// Header names of the protocol, as they are written in it.
+pub(crate) mod header {
+    pub const NEXT_OFFSET: &str = "stream-next-offset";
+    pub const UP_TO_DATE: &str = "stream-up-to-date";
+    pub const CLOSED: &str = "stream-closed";
+    pub const CURSOR: &str = "stream-cursor";
+    pub const TTL: &str = "stream-ttl";
+    pub const EXPIRES_AT: &str = "stream-expires-at";
+    pub const SEQ: &str = "stream-seq";
+    pub const SSE_ENCODING: &str = "stream-sse-data-encoding";
+    pub const FORKED_FROM: &str = "stream-forked-from";
+    pub const FORK_OFFSET: &str = "stream-fork-offset";
+    pub const FORK_SUB_OFFSET: &str = "stream-fork-sub-offset";
+    pub const PRODUCER_ID: &str = "producer-id";
+    pub const PRODUCER_EPOCH: &str = "producer-epoch";
+    pub const PRODUCER_SEQ: &str = "producer-seq";
+    pub const PRODUCER_EXPECTED_SEQ: &str = "producer-expected-seq";
+    pub const PRODUCER_RECEIVED_SEQ: &str = "producer-received-seq";
+}

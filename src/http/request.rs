@@ -1,0 +1,206 @@
+//! Requests as protocol values: every header and query parameter is parsed here, once, by its type.
+
+use std::borrow::Cow;
+use std::sync::Arc;
+
+use axum::http::header::{CONTENT_TYPE, IF_NONE_MATCH};
+use axum::http::{HeaderMap, Uri};
+use percent_encoding::percent_decode_str;
+
+use super::header;
+use crate::protocol::name::RESERVED_SEGMENT;
+use crate::protocol::{ContentType, Cursor, Incarnation, Lifetime, Malformed, Producer, ReadFrom, StreamName};
+
+/// Streams live below this path.
+pub const STREAM_ROOT: &str = "/v1/stream/";
+
+/// The longest `Stream-Seq`, in bytes: each stream remembers one.
+const MAX_SEQ_BYTES: usize = 256;
+
+/// What a path below the stream root addresses.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Target {
+    Stream(StreamName),
+    /// The control APIs of §6.
+    Reserved,
+}
+
+/// From the request's path, which is still percent-encoded: decoding it earlier would hide an encoded slash.
+pub fn target(uri: &Uri) -> Result<Target, Malformed> {
+    let path = uri.path().strip_prefix(STREAM_ROOT).unwrap_or_default();
+    let first = path.split('/').next().unwrap_or_default();
+    if percent_decode_str(first).decode_utf8().is_ok_and(|segment| segment == RESERVED_SEGMENT) {
+        return Ok(Target::Reserved);
+    }
+    StreamName::from_url_path(path).map(Target::Stream)
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Live {
+    No,
+    LongPoll,
+    Sse,
+}
+
+/// How a read names its start: what a cache may do with the answer depends on it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Anchor {
+    /// No `offset`: caches may share the key with HEAD.
+    Absent,
+    /// `now`: the answer depends on the moment.
+    Now,
+    /// `-1`, or a token of any incarnation: a later stream under the same path would be asked with the same URL.
+    AnyIncarnation,
+    /// A token that belongs to one incarnation.
+    Token,
+}
+
+/// A GET.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Read {
+    pub from: ReadFrom,
+    pub anchor: Anchor,
+    pub live: Live,
+    pub cursor: Option<Cursor>,
+    pub if_none_match: Option<String>,
+}
+
+impl Read {
+    pub fn parse(uri: &Uri, headers: &HeaderMap) -> Result<Read, Malformed> {
+        let query = Query::parse(uri.query().unwrap_or_default())?;
+        let live = match query.live.as_deref() {
+            None => Live::No,
+            Some("long-poll") => Live::LongPoll,
+            Some("sse") => Live::Sse,
+            Some(_) => return Err(Malformed::new("live is neither long-poll nor sse")),
+        };
+        if live != Live::No && query.offset.is_none() {
+            return Err(Malformed::new("live reads need an offset: -1, now, or a Stream-Next-Offset"));
+        }
+        let from = query.offset.as_deref().map_or(Ok(ReadFrom::Start), str::parse)?;
+        let anchor = match from {
+            _ if query.offset.is_none() => Anchor::Absent,
+            ReadFrom::Now => Anchor::Now,
+            ReadFrom::Start => Anchor::AnyIncarnation,
+            ReadFrom::At(offset) if offset.incarnation == Incarnation::ANY => Anchor::AnyIncarnation,
+            ReadFrom::At(_) => Anchor::Token,
+        };
+        let cursor = query.cursor.as_deref().and_then(Cursor::from_client);
+        Ok(Read { from, anchor, live, cursor, if_none_match: list(headers, IF_NONE_MATCH.as_str()) })
+    }
+}
+
+#[derive(Default)]
+struct Query {
+    offset: Option<String>,
+    live: Option<String>,
+    cursor: Option<String>,
+}
+
+impl Query {
+    /// Parameters that the protocol does not know are ignored; one that it knows must not come twice, because caches
+    /// and servers would disagree which of them counts.
+    fn parse(query: &str) -> Result<Query, Malformed> {
+        let mut found = Query::default();
+        for pair in query.split('&') {
+            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+            let slot = match &*decoded(key)? {
+                "offset" => &mut found.offset,
+                "live" => &mut found.live,
+                "cursor" => &mut found.cursor,
+                _ => continue,
+            };
+            if slot.is_some() {
+                return Err(Malformed::new(format!("query parameter {key} is given more than once")));
+            }
+            *slot = Some(decoded(value)?.into_owned());
+        }
+        Ok(found)
+    }
+}
+
+fn decoded(text: &str) -> Result<Cow<'_, str>, Malformed> {
+    let malformed = |_| Malformed::new("query is not UTF-8");
+    if text.contains('+') {
+        let spaced = text.replace('+', " ");
+        return Ok(Cow::Owned(percent_decode_str(&spaced).decode_utf8().map_err(malformed)?.into_owned()));
+    }
+    percent_decode_str(text).decode_utf8().map_err(malformed)
+}
+
+/// The headers of a PUT.
+#[derive(Debug, PartialEq, Eq)]
+pub struct CreateHeaders {
+    pub content_type: ContentType,
+    pub lifetime: Lifetime,
+    pub closed: bool,
+}
+
+impl CreateHeaders {
+    pub fn parse(headers: &HeaderMap) -> Result<CreateHeaders, Malformed> {
+        Ok(CreateHeaders {
+            content_type: content_type(headers)?.unwrap_or_default(),
+            lifetime: Lifetime::from_headers(single(headers, header::TTL)?, single(headers, header::EXPIRES_AT)?)?,
+            closed: closed(headers),
+        })
+    }
+}
+
+/// Whether a PUT asks for a fork (§4.2).
+pub fn wants_fork(headers: &HeaderMap) -> bool {
+    [header::FORKED_FROM, header::FORK_OFFSET, header::FORK_SUB_OFFSET].iter().any(|name| headers.contains_key(*name))
+}
+
+/// The headers of a POST, without its content type, which is judged only if there is a body.
+#[derive(Debug, PartialEq, Eq)]
+pub struct AppendHeaders {
+    pub seq: Option<Arc<str>>,
+    pub producer: Option<Producer>,
+    pub close: bool,
+}
+
+impl AppendHeaders {
+    pub fn parse(headers: &HeaderMap) -> Result<AppendHeaders, Malformed> {
+        let seq = single(headers, header::SEQ)?;
+        if seq.is_some_and(|seq| seq.is_empty() || seq.len() > MAX_SEQ_BYTES) {
+            return Err(Malformed::new(format!("Stream-Seq is empty or longer than {MAX_SEQ_BYTES} bytes")));
+        }
+        let producer = Producer::from_headers(
+            single(headers, header::PRODUCER_ID)?,
+            single(headers, header::PRODUCER_EPOCH)?,
+            single(headers, header::PRODUCER_SEQ)?,
+        )?;
+        Ok(AppendHeaders { seq: seq.map(Arc::from), producer, close: closed(headers) })
+    }
+}
+
+/// `None` if there is no content type, or an empty one.
+pub fn content_type(headers: &HeaderMap) -> Result<Option<ContentType>, Malformed> {
+    let text = single(headers, CONTENT_TYPE.as_str())?.filter(|text| !text.trim().is_empty());
+    text.map(ContentType::new).transpose()
+}
+
+/// Only `true` counts, in any case; everything else is as if the header were absent (§4.1).
+fn closed(headers: &HeaderMap) -> bool {
+    headers.get(header::CLOSED).is_some_and(|value| value.as_bytes().eq_ignore_ascii_case(b"true"))
+}
+
+/// A header that must not come twice.
+fn single<'a>(headers: &'a HeaderMap, name: &str) -> Result<Option<&'a str>, Malformed> {
+    let mut values = headers.get_all(name).iter();
+    let Some(value) = values.next() else { return Ok(None) };
+    if values.next().is_some() {
+        return Err(Malformed::new(format!("header {name} is given more than once")));
+    }
+    value.to_str().map(Some).map_err(|_| Malformed::new(format!("header {name} is not plain ASCII")))
+}
+
+/// A header that is a list and may be spread over several lines.
+fn list(headers: &HeaderMap, name: &str) -> Option<String> {
+    let lines: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
+    (!lines.is_empty()).then(|| lines.join(","))
+}
+
+#[cfg(test)]
+#[path = "request_tests.rs"]
+mod tests;

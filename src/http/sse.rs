@@ -1,0 +1,162 @@
+//! The live read as server-sent events (§5.8).
+//!
+//! A response pulls: it asks for the next page when its client has taken the last one, so there is no queue per
+//! client. What is encoded is shared by all who are sent the same page.
+
+mod frame;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use axum::http::Response;
+use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
+use bytes::Bytes;
+use moka::future::Cache;
+use tokio::time::Instant;
+
+use self::frame::{Control, Encoding};
+use super::error::Problem;
+use super::read::next_offset;
+use super::request::Read;
+use super::write::put;
+use super::{Api, caching, header};
+use crate::engine::{Changes, EngineError, Page};
+use crate::protocol::{Cursor, ReadFrom, StreamName};
+
+/// Encoded data events by what they hold, bounded in bytes. Any number of subscribers cost one encoding.
+pub struct Frames(Cache<FrameKey, Bytes>);
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+struct FrameKey {
+    incarnation: u64,
+    start: u64,
+    end: u64,
+    encoding: Encoding,
+}
+
+impl Frames {
+    pub fn new(capacity: u64) -> Frames {
+        let weigh = |_: &FrameKey, frame: &Bytes| u32::try_from(frame.len() + 128).unwrap_or(u32::MAX);
+        Frames(Cache::builder().max_capacity(capacity).weigher(weigh).build())
+    }
+
+    async fn get(&self, api: &Api, name: &StreamName, page: &Page) -> Result<Bytes, Arc<EngineError>> {
+        let encoding = Encoding::of(&page.stream.content_type);
+        let incarnation = page.stream.incarnation.get();
+        let key = FrameKey { incarnation, start: page.start, end: page.end, encoding };
+        let encode = async {
+            let (bytes, _) = api.engine.fetch(name, page).await?;
+            Ok(frame::data(&bytes, encoding))
+        };
+        self.0.try_get_with(key, encode).await
+    }
+}
+
+/// Answers with the stream's events from the offset on. Errors before the first event have a status of their own.
+pub async fn respond(api: &Arc<Api>, name: StreamName, read: &Read) -> Result<Response<Body>, Problem> {
+    let (page, changes) = api.engine.follow(&name, read.from, true).await?;
+    let encoding = Encoding::of(&page.stream.content_type);
+    let subscriber = Subscriber { api: Arc::clone(api), name, cursor: read.cursor, page, changes };
+    let mut response = Response::new(Body::from_stream(subscriber.events()));
+    let headers = response.headers_mut();
+    put(headers, CONTENT_TYPE.as_str(), "text/event-stream");
+    put(headers, CACHE_CONTROL.as_str(), caching::EVENT_STREAM);
+    put(headers, "x-accel-buffering", "no");
+    if encoding == Encoding::Base64 {
+        put(headers, header::SSE_ENCODING, "base64");
+    }
+    Ok(response)
+}
+
+struct Subscriber {
+    api: Arc<Api>,
+    name: StreamName,
+    /// The client's, which ours must exceed.
+    cursor: Option<Cursor>,
+    page: Page,
+    changes: Changes,
+}
+
+/// Why a subscriber that has all data goes on.
+enum Wake {
+    Changed,
+    Silent,
+    /// The response has lasted long enough, or the server stops.
+    End,
+}
+
+impl Subscriber {
+    /// Each data event is followed by a control event; data comes before the control event that says "closed". If the
+    /// stream is deleted or the store fails, the response ends, and the client learns why when it comes back.
+    fn events(mut self) -> impl futures::Stream<Item = Result<Bytes, std::convert::Infallible>> {
+        let end = Instant::now() + self.life();
+        async_stream::stream! {
+            let mut first = true;
+            loop {
+                let has_data = !self.page.is_empty();
+                if has_data {
+                    match self.api.frames.get(&self.api, &self.name, &self.page).await {
+                        Ok(frame) => yield Ok(frame),
+                        Err(error) => return self.broke(&error),
+                    }
+                }
+                if has_data || first || self.page.is_final() {
+                    yield Ok(self.control());
+                }
+                first = false;
+                if self.page.is_final() {
+                    return;
+                }
+                while self.page.reaches_tail() {
+                    match self.wait(end).await {
+                        Wake::Changed => break,
+                        Wake::Silent => yield Ok(Bytes::from_static(frame::KEEP_ALIVE)),
+                        Wake::End => {
+                            yield Ok(self.control());
+                            return;
+                        }
+                    }
+                }
+                if Instant::now() >= end || self.api.stopping.is_cancelled() {
+                    return;
+                }
+                if let Err(error) = self.advance().await {
+                    return self.broke(&error);
+                }
+            }
+        }
+    }
+
+    /// Give or take a tenth, so that subscribers who came together do not come back together.
+    fn life(&self) -> Duration {
+        let life = u64::try_from(self.api.settings.sse_life.as_millis()).unwrap_or(u64::MAX);
+        Duration::from_millis(self.api.ids.between(life - life / 10, life.saturating_add(life / 10)))
+    }
+
+    fn control(&self) -> Bytes {
+        let cursor = (!self.page.is_final()).then(|| Cursor::at(self.page.ends_at, self.cursor));
+        let (up_to_date, closed) = (self.page.reaches_tail(), self.page.is_final());
+        frame::control(&Control { next: next_offset(&self.page), cursor, up_to_date, closed })
+    }
+
+    async fn wait(&mut self, end: Instant) -> Wake {
+        let silence = Instant::now() + self.api.settings.sse_keep_alive;
+        tokio::select! {
+            biased;
+            () = self.api.stopping.cancelled() => Wake::End,
+            () = self.changes.next() => Wake::Changed,
+            () = tokio::time::sleep_until(end.min(silence)) => if end <= silence { Wake::End } else { Wake::Silent },
+        }
+    }
+
+    async fn advance(&mut self) -> Result<(), EngineError> {
+        let from = ReadFrom::At(next_offset(&self.page));
+        (self.page, self.changes) = self.api.engine.follow(&self.name, from, false).await?;
+        Ok(())
+    }
+
+    fn broke(&self, error: &EngineError) {
+        tracing::debug!(stream = %self.name, %error, "subscription ends");
+    }
+}
