@@ -1,44 +1,74 @@
 //! The engine: keeps the histories of all streams, in a bucket.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | [`submit`], [`access`] | how requests reach the shards, and what is known without asking them |
+//! | [`shard`] | one task per shard: takes in messages and events, loads and reloads |
+//! | [`stage`] | group commit: judges writes, forms entries, answers when they are committed |
+//! | [`log`] | the shard log: put-if-absent, chain rule, ambiguity, freshness |
+//! | [`state`] | committed state: one fold for own, foreign and replayed entries |
+//! | [`load`] | cold load from the checkpoint and the entries since; manifests |
+//! | [`tail`] | recent entries and served pages in memory |
+//! | [`read`] | manifest and offset to the bytes of a page |
+//! | [`follow`] | who waits for a stream to change |
+//! | [`upkeep`] | when to seal, when to write a checkpoint |
+//! | [`seal`], [`checkpoint`], [`cas`] | how |
+//! | [`admission`] | how many bytes of bodies may be in memory |
+
+mod access;
+mod admission;
+mod cas;
+mod checkpoint;
+mod context;
+mod error;
+mod follow;
+mod load;
+mod log;
+mod open;
+mod read;
+mod seal;
+mod shard;
+mod stage;
+mod state;
+mod submit;
+mod tail;
+mod upkeep;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 
+use self::access::ask;
+pub use self::admission::Admission;
+use self::admission::Gate;
+use self::context::Context;
+pub use self::error::EngineError;
+use self::error::{damaged_cluster, stopping};
+pub use self::follow::Changes;
+use self::read::Owner;
+use self::shard::{Handle, Message};
+use self::submit::{Refusal, needs_outcome};
+use self::tail::Missing;
 use crate::clock::Millis;
-use crate::clock::{Clock, Ids};
-use crate::protocol::stream::{Append, Create, Outcome};
+use crate::layout::key;
+use crate::protocol::offset;
+use crate::protocol::stream::{Append, Command, Create, Outcome};
 use crate::protocol::{Incarnation, ReadFrom, Rejection, Stream, StreamName};
-use crate::settings::EngineSettings;
-use crate::store::Store;
-
-/// Why the engine did not do what it was asked.
-#[derive(Debug, Clone, thiserror::Error)]
-pub enum EngineError {
-    /// The protocol says no.
-    #[error(transparent)]
-    Rejected(#[from] Rejection),
-    /// A limit of this server is reached. Nothing was done.
-    #[error("{what}")]
-    Overloaded { what: &'static str, retry_after: Duration },
-    /// The store does not answer, or the server is stopping. Nothing was done.
-    #[error("{why}")]
-    Unavailable { why: String, retry_after: Duration },
-    /// The store has not confirmed the write in time. It may still be committed.
-    #[error("the store has not confirmed the write in time; it may still be committed")]
-    Unconfirmed { retry_after: Duration },
-    /// An object of the store is damaged or missing.
-    #[error("object {key} is damaged: {what}")]
-    Damaged { key: String, what: String },
-}
 
 /// Keeps streams. Cheap to clone.
 #[derive(Debug, Clone)]
-pub struct Engine {}
+pub struct Engine(Arc<Inner>);
 
-/// Permission to hold `bytes` of request body in memory; given back on drop.
 #[derive(Debug)]
-pub struct Admission {}
+struct Inner {
+    context: Arc<Context>,
+    shards: Vec<Handle>,
+    gate: Gate,
+    is_draining: AtomicBool,
+}
 
 /// Where in a stream a response starts and ends, and all that its headers say. Holds no bytes: see [`Engine::fetch`].
 #[derive(Debug, Clone)]
@@ -74,99 +104,180 @@ pub enum Source {
     Store,
 }
 
-/// Tells that something of a stream changed: bytes, closure, deletion.
-#[derive(Debug)]
-pub struct Changes {}
-
-impl Changes {
-    /// Returns when the stream has changed since these changes were asked for or last awaited.
-    pub async fn next(&mut self) {
-        todo!()
-    }
-}
-
 impl Engine {
-    /// Opens the bucket, which is set up if it is new. Reads what all replicas must agree on; shards are loaded when
-    /// they are first used.
-    pub async fn open(
-        _store: Arc<dyn Store>,
-        _settings: EngineSettings,
-        _clock: Clock,
-        _ids: Ids,
-    ) -> Result<Engine, EngineError> {
-        todo!()
-    }
-
     /// Asks for room for a body of (up to) `bytes`, before it is read. Past the limit: `Overloaded`.
-    pub fn admit(&self, _bytes: u64) -> Result<Admission, EngineError> {
-        todo!()
+    pub fn admit(&self, bytes: u64) -> Result<Admission, EngineError> {
+        self.0.gate.admit(bytes)
     }
 
     /// A number for a stream that is about to be created.
     pub fn new_incarnation(&self) -> Incarnation {
-        todo!()
+        Incarnation::new(self.0.context.ids.between(1, offset::LIMIT)).unwrap_or(Incarnation::ANY)
     }
 
+    /// PUT: makes the stream, or finds that it exists with the same configuration.
     pub async fn create(
         &self,
-        _name: &StreamName,
-        _create: Create,
-        _admission: Admission,
+        name: &StreamName,
+        mut create: Create,
+        admission: Admission,
     ) -> Result<Outcome, EngineError> {
-        todo!()
+        let uploaded = self.upload_if_large(name, create.incarnation, &mut create.body).await?;
+        let owner = uploaded.map(|_| create.incarnation);
+        let outcome = self.submit(name, Command::Create(create), owner, Some(admission)).await;
+        let is_used = matches!(&outcome, Ok(Some(outcome)) if outcome.fresh);
+        self.discard_if_unused(name, owner.zip(uploaded), is_used, &outcome);
+        needs_outcome(outcome?)
     }
 
+    /// POST: appends, or closes, or both.
     pub async fn append(
         &self,
-        _name: &StreamName,
-        _append: Append,
-        _admission: Admission,
+        name: &StreamName,
+        append: Append,
+        admission: Admission,
     ) -> Result<Outcome, EngineError> {
-        todo!()
+        let mut admission = Some(admission);
+        loop {
+            let mut attempt = append.clone();
+            let mut owner = None;
+            if attempt.body.data.len() > self.0.context.settings.direct_bytes {
+                owner = Some(self.stat(name).await?.incarnation);
+            }
+            let uploaded = match owner {
+                Some(incarnation) => self.upload_if_large(name, incarnation, &mut attempt.body).await?,
+                None => None,
+            };
+            let outcome = self.submit(name, Command::Append(attempt), owner, admission.take()).await;
+            let is_used = matches!(&outcome, Ok(Some(outcome)) if outcome.fresh);
+            self.discard_if_unused(name, owner.zip(uploaded), is_used, &outcome);
+            match outcome {
+                // The stream was replaced while the body was uploaded.
+                Err(Refusal::OtherIncarnation) => {}
+                Err(Refusal::Error(error)) => return Err(error),
+                Ok(outcome) => return needs_outcome(outcome),
+            }
+        }
     }
 
-    pub async fn delete(&self, _name: &StreamName) -> Result<(), EngineError> {
-        todo!()
+    pub async fn delete(&self, name: &StreamName) -> Result<(), EngineError> {
+        self.submit(name, Command::Delete, None, None).await?;
+        Ok(())
     }
 
     /// The stream's present state (HEAD). Does not count as a use.
-    pub async fn stat(&self, _name: &StreamName) -> Result<Arc<Stream>, EngineError> {
-        todo!()
+    pub async fn stat(&self, name: &StreamName) -> Result<Arc<Stream>, EngineError> {
+        let cell = self.cell(name, false).await?;
+        let stream = cell.lock().stream.clone();
+        self.alive(name, stream)
     }
 
     /// Finds the page that starts at `from`. Counts as a use of the stream (it renews a TTL).
-    pub async fn locate(&self, _name: &StreamName, _from: ReadFrom) -> Result<Page, EngineError> {
-        todo!()
+    pub async fn locate(&self, name: &StreamName, from: ReadFrom) -> Result<Page, EngineError> {
+        let page = self.find_page(name, from).await?;
+        self.touch(name, &page.stream);
+        Ok(page)
     }
 
     /// Like [`locate`](Engine::locate), with a subscription that was made before the state was looked at, so that no
     /// change is missed between the two. Counts as a use only if `touch`.
-    pub async fn follow(
-        &self,
-        _name: &StreamName,
-        _from: ReadFrom,
-        _touch: bool,
-    ) -> Result<(Page, Changes), EngineError> {
-        todo!()
+    pub async fn follow(&self, name: &StreamName, from: ReadFrom, touch: bool) -> Result<(Page, Changes), EngineError> {
+        let changes = self.shard(name).1.view.followers.subscribe(name);
+        let page = self.find_page(name, from).await?;
+        if touch {
+            self.touch(name, &page.stream);
+        }
+        Ok((page, changes))
     }
 
     /// The page's bytes as the protocol serves them (JSON mode: an array). Shared by all who ask for the same page.
-    pub async fn fetch(&self, _name: &StreamName, _page: &Page) -> Result<(Bytes, Source), EngineError> {
-        todo!()
+    pub async fn fetch(&self, name: &StreamName, page: &Page) -> Result<(Bytes, Source), EngineError> {
+        let (number, shard) = self.shard(name);
+        let owner = Owner {
+            shard: number,
+            name,
+            incarnation: page.stream.incarnation,
+            is_json: page.stream.content_type.is_json(),
+        };
+        let range = page.start..page.end;
+        let mut cell = self.cell(name, false).await?;
+        let mut may_refresh = true;
+        loop {
+            let parts = {
+                let committed = cell.lock();
+                let current = committed.stream.as_ref().map(|stream| stream.incarnation);
+                match current {
+                    None => return Err(Rejection::NotFound.into()),
+                    Some(current) if current != owner.incarnation => return Err(Rejection::Replaced { current }.into()),
+                    Some(_) => read::parts(&committed, &range),
+                }
+            };
+            let missing = match parts {
+                Some(parts) => match read::fetch(&self.0.context, owner, range.clone(), &parts).await {
+                    Ok(fetched) => return Ok(fetched),
+                    Err(Missing::Failed(error)) => return Err(error),
+                    Err(Missing::Object { key }) => (key, "it is missing".to_owned()),
+                },
+                None => (key::manifest(name), format!("no chunk has all bytes {}..{}", range.start, range.end)),
+            };
+            if !may_refresh {
+                let (key, what) = missing;
+                return Err(EngineError::Damaged { key, what });
+            }
+            // Another replica may have moved the bytes; its manifest says where they are now.
+            may_refresh = false;
+            cell = ask(shard, |reply| Message::Refresh { name: name.clone(), reply }, self.patience()).await??;
+        }
     }
 
     /// Whether the store answers (readiness).
     pub async fn ready(&self) -> Result<(), EngineError> {
-        todo!()
+        if self.0.is_draining.load(Ordering::Acquire) {
+            return Err(stopping());
+        }
+        let found = self.0.context.store.get(key::CLUSTER).await?.value;
+        found.map(|_| ()).ok_or_else(|| damaged_cluster("it is missing"))
     }
 
     /// The wall clock in use.
     pub fn now(&self) -> Millis {
-        todo!()
+        self.0.context.clock.now()
     }
 
     /// Stops taking work, and returns when all commits under way are settled.
     pub async fn drain(&self) {
-        todo!()
+        self.0.is_draining.store(true, Ordering::Release);
+        let drained = self.0.shards.iter().map(|shard| async {
+            let (reply, answer) = oneshot::channel();
+            if shard.mailbox.send(Message::Drain(reply)).await.is_ok() {
+                let _ = answer.await;
+            }
+        });
+        futures::future::join_all(drained).await;
+    }
+
+    fn shard(&self, name: &StreamName) -> (u32, &Handle) {
+        let number = name.stable_hash() % u64::from(self.0.context.shards);
+        (number as u32, &self.0.shards[number as usize])
+    }
+
+    fn patience(&self) -> Duration {
+        self.0.context.settings.append_timeout
+    }
+
+    fn touch(&self, name: &StreamName, stream: &Stream) {
+        if stream.lifetime.needs_renewal(stream.touched_at, self.now()) {
+            self.submit_quietly(name, Command::Touch);
+        }
+    }
+
+    /// The stream, if its time is not over; else it is removed, now that someone noticed.
+    fn alive(&self, name: &StreamName, stream: Option<Arc<Stream>>) -> Result<Arc<Stream>, EngineError> {
+        let stream = stream.ok_or(Rejection::NotFound)?;
+        if !stream.is_alive(self.now()) {
+            self.submit_quietly(name, Command::Expire);
+            return Err(Rejection::NotFound.into());
+        }
+        Ok(stream)
     }
 }

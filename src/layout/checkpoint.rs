@@ -42,8 +42,7 @@ pub struct Published {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Unsealed {
     pub name: String,
-    /// Positions of its first and last such record.
-    pub first: u64,
+    /// The position of the last such record.
     pub last: u64,
     /// Its state after the last; `None`: deleted.
     pub stream: Option<Facts>,

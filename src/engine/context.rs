@@ -1,0 +1,33 @@
+//! What all parts of one engine share.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::tail::Tails;
+use crate::clock::{Clock, Ids};
+use crate::store::{Store, StoreError};
+
+#[derive(Debug)]
+pub(super) struct Context {
+    pub store: Arc<dyn Store>,
+    pub settings: crate::settings::EngineSettings,
+    pub clock: Clock,
+    pub ids: Ids,
+    /// This process, in the entries that it writes.
+    pub writer: u128,
+    /// The bucket's, not the settings'.
+    pub shards: u32,
+    pub page_bytes: u64,
+    pub tails: Tails,
+}
+
+impl Context {
+    /// Waits before attempt `attempt` (from 1) of something that the store failed at: longer each time, never in step
+    /// with others.
+    pub async fn pause(&self, attempt: u32, error: &StoreError) {
+        let ceiling = 50u64.saturating_mul(1 << attempt.min(6)).min(2_000);
+        let wanted = error.failure().retry_after.map_or(0, |pause| u64::try_from(pause.as_millis()).unwrap_or(5_000));
+        let pause = self.ids.between(ceiling / 2, ceiling).max(wanted.min(5_000));
+        tokio::time::sleep(Duration::from_millis(pause)).await;
+    }
+}

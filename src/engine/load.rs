@@ -1,0 +1,105 @@
+//! Cold load: a shard's state from its checkpoint and the entries since.
+
+use bytes::Bytes;
+
+use super::EngineError;
+use super::checkpoint::Held;
+use super::context::Context;
+use super::log::{self, Log};
+use super::state::{Base, Cells, Committed};
+use super::tail::EntryData;
+use crate::layout::checkpoint::Checkpoint;
+use crate::layout::manifest::Manifest;
+use crate::layout::{document, key};
+use crate::protocol::StreamName;
+use crate::store::StoreTime;
+use std::sync::Arc;
+
+/// A shard as it was read from the bucket.
+#[derive(Debug)]
+pub(super) struct Loaded {
+    pub log: Log,
+    pub held: Held,
+}
+
+/// Fills `cells`. A load that takes longer than half of the grace period starts over, because what the checkpoint
+/// names may have been deleted meanwhile.
+pub(super) async fn load(context: &Context, shard: u32, cells: &Cells) -> Result<Loaded, EngineError> {
+    loop {
+        cells.clear();
+        let held = read_checkpoint(context, shard).await?;
+        let started = held.known_at;
+        let mut log = restore(context, shard, &held, cells)?;
+        loop {
+            let ahead = log::read_ahead(context, shard, log.next).await?;
+            for object in ahead.objects {
+                absorb(context, shard, &mut log, cells, object).await?;
+            }
+            if let Some(sent_at) = ahead.absent {
+                log.renew(sent_at);
+                break;
+            }
+        }
+        if context.store.last_seen().since(started) <= context.settings.grace / 2 {
+            return Ok(Loaded { log, held });
+        }
+        tracing::warn!(shard, "loading the shard took longer than half of the grace period, starting over");
+    }
+}
+
+pub(super) async fn read_checkpoint(context: &Context, shard: u32) -> Result<Held, EngineError> {
+    let key = key::checkpoint(shard);
+    let object = context.store.get(&key).await?.value;
+    let known_at = context.store.last_seen();
+    let Some(object) = object else { return Ok(Held { known_at, ..Held::default() }) };
+    let checkpoint: Checkpoint =
+        document::decode(&object.body).map_err(|error| EngineError::Damaged { key: key.clone(), what: error.0 })?;
+    if checkpoint.shard != shard {
+        return Err(EngineError::Damaged { key, what: format!("it is the checkpoint of shard {}", checkpoint.shard) });
+    }
+    Ok(Held { checkpoint: Some(checkpoint), version: Some(object.version), known_at })
+}
+
+fn restore(context: &Context, shard: u32, held: &Held, cells: &Cells) -> Result<Log, EngineError> {
+    let mut log = Log { next: 1, last_id: 0, last_at: 0, last_writer: context.writer, fresh_at: StoreTime::default() };
+    let Some(checkpoint) = &held.checkpoint else { return Ok(log) };
+    log = Log { next: checkpoint.position + 1, last_id: checkpoint.id, last_at: checkpoint.at, ..log };
+    let damaged = |what: String| EngineError::Damaged { key: key::checkpoint(shard), what };
+    for unsealed in checkpoint.unsealed.iter().cloned() {
+        let name = StreamName::new(&unsealed.name).map_err(|error| damaged(error.what))?;
+        let committed = Committed::from_unsealed(unsealed, checkpoint.at).map_err(|error| damaged(error.0))?;
+        cells.restore(name, committed);
+    }
+    Ok(log)
+}
+
+/// Takes in the object at the log's next position. Returns the streams that look different to readers now.
+pub(super) async fn absorb(
+    context: &Context,
+    shard: u32,
+    log: &mut Log,
+    cells: &Cells,
+    object: Bytes,
+) -> Result<Vec<StreamName>, EngineError> {
+    let position = log.next;
+    let entry = log::decode(&key::log(shard, position), shard, position, &object)?;
+    if !log.advance(&entry.header) {
+        tracing::debug!(shard, position, "void entry skipped");
+        return Ok(Vec::new());
+    }
+    let data = Arc::new(EntryData::new(&entry, &object));
+    context.tails.remember(shard, position, data).await;
+    Ok(cells.fold(&entry, context.page_bytes))
+}
+
+/// The stream's manifest as it is now.
+pub(super) async fn read_manifest(context: &Context, name: &StreamName) -> Result<Base, EngineError> {
+    let key = key::manifest(name);
+    let Some(object) = context.store.get(&key).await?.value else { return Ok(Base { manifest: None, version: None }) };
+    let manifest: Manifest =
+        document::decode(&object.body).map_err(|error| EngineError::Damaged { key: key.clone(), what: error.0 })?;
+    if manifest.name != name.as_str() {
+        return Err(EngineError::Damaged { key, what: format!("it is the manifest of stream {}", manifest.name) });
+    }
+    Ok(Base { manifest: Some(Arc::new(manifest)), version: Some(object.version) })
+}

@@ -1,0 +1,296 @@
+//! Sealing: a stream's bytes move from the log to chunks of its own, and its manifest takes in what the log says of it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use super::EngineError;
+use super::cas::{self, Replaced};
+use super::context::Context;
+use super::read::{self, Owner};
+use super::state::{Base, Committed};
+use super::tail::Missing;
+use crate::clock::Millis;
+use crate::layout::checkpoint::{Nonce, Run};
+use crate::layout::facts::Facts;
+use crate::layout::manifest::{ChunkRef, Inline, Manifest};
+use crate::layout::{chunk, document, key};
+use crate::protocol::{Incarnation, Stream, StreamName, page};
+use crate::store::{Condition, Put};
+
+/// This many chunks of one size class in a row become one chunk, so that a long stream's manifest stays small.
+const MERGE: usize = 8;
+/// Chunks of at least this size are left alone.
+const LARGEST_MERGED: u64 = 64 << 20;
+
+/// A stream as it is to be sealed: all its records up to `log_position`.
+#[derive(Debug)]
+pub(super) struct Plan {
+    pub shard: u32,
+    pub name: StreamName,
+    pub log_position: u64,
+    base: Base,
+    stream: Option<Arc<Stream>>,
+    runs: Vec<Run>,
+    page_ends: Vec<u64>,
+    garbage: Vec<(u64, u128)>,
+}
+
+/// The outcome.
+#[derive(Debug)]
+pub(super) enum Sealed {
+    Written {
+        base: Base,
+        garbage: Vec<(u64, u128)>,
+    },
+    /// Another replica's manifest came first, or an object that was named is gone: read the manifest again.
+    Outdated,
+}
+
+impl Plan {
+    /// `None` if the manifest has not been read.
+    pub fn new(shard: u32, name: &StreamName, log_position: u64, committed: &Committed) -> Option<Plan> {
+        Some(Plan {
+            shard,
+            name: name.clone(),
+            log_position,
+            base: committed.base.clone()?,
+            stream: committed.stream.clone(),
+            runs: committed.runs.iter().cloned().collect(),
+            page_ends: committed.page_ends.iter().copied().collect(),
+            garbage: committed.garbage.clone(),
+        })
+    }
+
+    /// Chunks of the manifest's stream, if that is not the present one.
+    fn replaced_chunks(&self) -> Vec<(u64, u128)> {
+        let Some(manifest) = &self.base.manifest else { return Vec::new() };
+        let Some(old) = manifest.stream.as_ref().map(|facts| facts.incarnation) else { return Vec::new() };
+        if self.stream.as_ref().is_some_and(|stream| stream.incarnation.get() == old) {
+            return Vec::new();
+        }
+        manifest.chunks.iter().map(|chunk| (old, chunk.nonce)).collect()
+    }
+}
+
+pub(super) async fn seal(context: &Context, plan: &Plan) -> Result<Sealed, EngineError> {
+    let built = match build(context, plan).await {
+        Ok(built) => built,
+        Err(Missing::Object { key }) => {
+            tracing::info!(key, "object named by an old manifest is gone, reading the manifest again");
+            return Ok(Sealed::Outdated);
+        }
+        Err(Missing::Failed(error)) => return Err(error),
+    };
+    let write_id = context.ids.id();
+    let body = document::encode(&built.manifest, write_id);
+    let condition = plan.base.version.clone().map_or(Condition::Absent, Condition::Unchanged);
+    match cas::replace(context, &key::manifest(&plan.name), &body, write_id, condition).await? {
+        Replaced::Written(version) => {
+            delete_chunks(context, &plan.name, &plan.replaced_chunks()).await;
+            delete_chunks(context, &plan.name, &plan.garbage).await;
+            delete_chunks(context, &plan.name, &built.merged).await;
+            let base = Base { manifest: Some(Arc::new(built.manifest)), version: Some(version) };
+            Ok(Sealed::Written { base, garbage: plan.garbage.clone() })
+        }
+        Replaced::Lost => {
+            // The manifest that names them is not there and never will be.
+            delete_chunks(context, &plan.name, &built.uploaded).await;
+            Ok(Sealed::Outdated)
+        }
+    }
+}
+
+/// What a name and a nonce in it make unique may be deleted at any time. What fails is left for `headwater gc`.
+pub(super) async fn delete_chunks(context: &Context, name: &StreamName, chunks: &[(u64, u128)]) {
+    for (incarnation, nonce) in chunks {
+        let Some(incarnation) = Incarnation::new(*incarnation) else { continue };
+        if let Err(error) = context.store.delete(&key::chunk(name, incarnation, *nonce)).await {
+            tracing::warn!(%error, "chunk not deleted");
+        }
+    }
+}
+
+struct Built {
+    manifest: Manifest,
+    /// Chunks that this manifest is the first to name.
+    uploaded: Vec<(u64, u128)>,
+    /// Chunks whose bytes are in one of these now.
+    merged: Vec<(u64, u128)>,
+}
+
+async fn build(context: &Context, plan: &Plan) -> Result<Built, Missing> {
+    let manifest = Manifest {
+        name: plan.name.as_str().to_owned(),
+        log_position: plan.log_position,
+        stream: plan.stream.as_deref().map(Facts::from),
+        chunks: Vec::new(),
+        inline: None,
+    };
+    let Some(stream) = &plan.stream else { return Ok(Built { manifest, uploaded: vec![], merged: vec![] }) };
+    let mut builder = Builder {
+        context,
+        plan,
+        owner: Owner {
+            shard: plan.shard,
+            name: &plan.name,
+            incarnation: stream.incarnation,
+            is_json: stream.content_type.is_json(),
+        },
+        open: Open::default(),
+        built: Built { manifest, uploaded: vec![], merged: vec![] },
+    };
+    builder.run(stream.incarnation).await?;
+    let sealed_to = read::sealed_end(&builder.built.manifest);
+    assert_eq!(sealed_to, stream.tail, "a manifest must name all bytes of stream {}", plan.name);
+    Ok(builder.built)
+}
+
+/// Bytes that are not in a chunk yet.
+#[derive(Default)]
+struct Open {
+    start: u64,
+    pieces: Vec<Bytes>,
+    ends: Vec<u32>,
+    len: u64,
+    at: Millis,
+}
+
+impl Open {
+    fn push(&mut self, start: u64, at: Millis, data: Bytes, ends: impl Iterator<Item = u32>) {
+        if self.pieces.is_empty() {
+            self.start = start;
+        }
+        let before = u32::try_from(self.len).unwrap_or(u32::MAX);
+        self.ends.extend(ends.map(|end| before.saturating_add(end)));
+        self.len += data.len() as u64;
+        self.at = at;
+        self.pieces.push(data);
+    }
+}
+
+struct Builder<'a> {
+    context: &'a Context,
+    plan: &'a Plan,
+    owner: Owner<'a>,
+    open: Open,
+    built: Built,
+}
+
+impl Builder<'_> {
+    async fn run(&mut self, incarnation: Incarnation) -> Result<(), Missing> {
+        let own = |manifest: &&Arc<Manifest>| {
+            manifest.stream.as_ref().is_some_and(|facts| facts.incarnation == incarnation.get())
+        };
+        if let Some(base) = self.plan.base.manifest.as_ref().filter(own) {
+            self.built.manifest.chunks.clone_from(&base.chunks);
+            if let Some(inline) = &base.inline {
+                self.open.push(inline.start, inline.at, inline.data.clone(), inline.ends.iter().copied());
+            }
+        }
+        for run in &self.plan.runs {
+            match run.nonce {
+                None => self.take_from_log(run).await?,
+                Some(Nonce(nonce)) => {
+                    self.close_chunk().await?;
+                    let page_ends: Vec<u64> = self.page_ends_in(run.start, run.start + run.len);
+                    self.push_chunk(run.start, run.len, nonce, run.at, &page_ends);
+                }
+            }
+        }
+        if self.open.len > self.context.settings.inline_bytes {
+            self.close_chunk().await?;
+        } else if self.open.len > 0 {
+            let open = std::mem::take(&mut self.open);
+            let data = Bytes::from(open.pieces.concat());
+            self.built.manifest.inline = Some(Inline { start: open.start, data, ends: open.ends, at: open.at });
+        }
+        self.merge().await
+    }
+
+    async fn take_from_log(&mut self, run: &Run) -> Result<(), Missing> {
+        let entry = self.context.tails.entry(&*self.context.store, self.plan.shard, run.position).await?;
+        let piece = entry.piece(self.owner.name, self.owner.incarnation, run.start, run.len);
+        let piece = piece.ok_or_else(|| EngineError::Damaged {
+            key: key::log(self.plan.shard, run.position),
+            what: format!("it lacks bytes of stream {}", self.plan.name),
+        })?;
+        self.open.push(run.start, run.at, piece.data.clone(), piece.ends.iter().copied());
+        Ok(())
+    }
+
+    fn page_ends_in(&self, start: u64, end: u64) -> Vec<u64> {
+        self.plan.page_ends.iter().copied().filter(|at| start < *at && *at <= end).collect()
+    }
+
+    fn push_chunk(&mut self, start: u64, len: u64, nonce: u128, at: Millis, page_ends: &[u64]) {
+        let overshoots = ChunkRef::overshoots(start, page_ends, self.context.page_bytes);
+        self.built.manifest.chunks.push(ChunkRef { start, len, nonce, at, overshoots });
+    }
+
+    /// Uploads the open bytes, if any.
+    async fn close_chunk(&mut self) -> Result<(), Missing> {
+        if self.open.len == 0 {
+            return Ok(());
+        }
+        let open = std::mem::take(&mut self.open);
+        let object = chunk::encode(open.pieces.iter(), &open.ends);
+        let nonce = upload(self.context, self.owner.name, self.owner.incarnation, object).await?;
+        self.built.uploaded.push((self.owner.incarnation.get(), nonce));
+        let page_ends = page::ends_in(open.start, &open.ends, self.context.page_bytes);
+        self.push_chunk(open.start, open.len, nonce, open.at, &page_ends);
+        Ok(())
+    }
+
+    /// Makes one chunk of the last ones, if there are enough of a kind. Each byte is rewritten once per size class.
+    async fn merge(&mut self) -> Result<(), Missing> {
+        let chunks = &self.built.manifest.chunks;
+        let Some(count) = mergeable(chunks) else { return Ok(()) };
+        let last: Vec<ChunkRef> = chunks[chunks.len() - count..].to_vec();
+        for old in &last {
+            let whole = read::whole_chunk(self.context, self.owner.name, self.owner.incarnation, old.nonce).await?;
+            let data = Bytes::from(whole.blocks.concat());
+            self.open.push(old.start, old.at, data, whole.ends.into_iter());
+            self.built.merged.push((self.owner.incarnation.get(), old.nonce));
+        }
+        let keep = self.built.manifest.chunks.len() - count;
+        self.built.manifest.chunks.truncate(keep);
+        self.close_chunk().await
+    }
+}
+
+/// How many of the last chunks to merge: a run of at least [`MERGE`] that are no larger than a size class.
+fn mergeable(chunks: &[ChunkRef]) -> Option<usize> {
+    let mut class = 1u64 << 20;
+    while class <= LARGEST_MERGED / MERGE as u64 {
+        let of_class = chunks.iter().rev().take_while(|chunk| chunk.len <= class).count();
+        if of_class >= MERGE {
+            return Some(of_class);
+        }
+        class *= MERGE as u64;
+    }
+    None
+}
+
+/// Uploads a chunk's object under a fresh name, which is returned.
+pub(super) async fn upload(
+    context: &Context,
+    name: &StreamName,
+    incarnation: Incarnation,
+    object: Bytes,
+) -> Result<u128, EngineError> {
+    let nonce = context.ids.id();
+    let key = key::chunk(name, incarnation, nonce);
+    let mut attempt = 0;
+    loop {
+        // A conflict can only be an earlier attempt of this upload: nobody else knows the nonce.
+        match context.store.put(&key, object.clone(), Condition::Absent).await.map(|reply| reply.value) {
+            Ok(Put::Written(_) | Put::Conflict) => return Ok(nonce),
+            Err(error) if attempt < 8 && error.failure().kind.is_transient() => {
+                attempt += 1;
+                context.pause(attempt, &error).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}

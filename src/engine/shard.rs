@@ -1,0 +1,498 @@
+//! One task per shard: it alone orders the writes of its streams and changes their committed state.
+//!
+//! The task's loop takes one event after the other: a message, a settled log entry, a manifest that was read, the
+//! time to write a batch. Everything that waits for the store runs in a task of its own and comes back as an event,
+//! so a client that goes away, or a slow object, holds up nobody.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep_until};
+
+use super::EngineError;
+use super::admission::Admission;
+use super::checkpoint::Held;
+use super::context::Context;
+use super::follow::Followers;
+use super::load::{self, Loaded};
+use super::log::{Ahead, Log, Settled};
+use super::seal::Sealed;
+use super::stage::Batch;
+use super::state::{Base, Cell, Cells};
+use crate::layout::key;
+use crate::protocol::stream::{Command, Outcome};
+use crate::protocol::{Incarnation, StreamName};
+use crate::store::{StoreError, StoreTime};
+
+/// How often the shard looks for things to seal and checkpoints to write.
+const UPKEEP: Duration = Duration::from_secs(1);
+/// After a failed load, how long requests are refused before the next try.
+const RELOAD_PAUSE: Duration = Duration::from_millis(500);
+/// Messages that wait for the task. Their bodies are bounded by the admission gate.
+const MAILBOX: usize = 4096;
+/// Messages taken in at a time before events are looked at again.
+const MESSAGES_AT_A_TIME: usize = 256;
+
+/// What a write came to.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Done(Option<Outcome>),
+    /// The body was uploaded for another incarnation of the stream.
+    OtherIncarnation,
+    No(EngineError),
+}
+
+/// A command on its way through the shard.
+#[derive(Debug)]
+pub(super) struct Write {
+    pub name: StreamName,
+    pub command: Command,
+    /// For a body that was uploaded beforehand: the stream it was uploaded for.
+    pub uploaded_for: Option<Incarnation>,
+    pub ticket: Arc<Ticket>,
+    pub reply: Option<oneshot::Sender<Answer>>,
+    #[expect(dead_code, reason = "it is held for as long as the body is in memory, and given back on drop")]
+    pub admission: Option<Admission>,
+}
+
+impl Write {
+    pub fn answer(self, answer: Answer) {
+        if let Some(reply) = self.reply {
+            // Nobody waits any more: the client is gone, and that changes nothing.
+            let _ = reply.send(answer);
+        }
+    }
+}
+
+/// Says whether a write may still be withdrawn.
+#[derive(Debug, Default)]
+pub(super) struct Ticket(AtomicU8);
+
+impl Ticket {
+    const WAITING: u8 = 0;
+    const STAGED: u8 = 1;
+    const WITHDRAWN: u8 = 2;
+
+    /// From now on the write may become durable. False if it was withdrawn.
+    pub fn stage(&self) -> bool {
+        self.0.fetch_max(Self::STAGED, Ordering::AcqRel) != Self::WITHDRAWN
+    }
+
+    /// True if the write was not staged, and now never will be.
+    pub fn withdraw(&self) -> bool {
+        let swapped = self.0.compare_exchange(Self::WAITING, Self::WITHDRAWN, Ordering::AcqRel, Ordering::Acquire);
+        swapped.is_ok()
+    }
+}
+
+#[derive(Debug)]
+pub(super) enum Message {
+    Write(Write),
+    /// Find the stream's cell, reading its manifest if need be.
+    Find {
+        name: StreamName,
+        manifest: bool,
+        reply: oneshot::Sender<Result<Arc<Cell>, EngineError>>,
+    },
+    /// Read the stream's manifest again: an object that it named is gone.
+    Refresh {
+        name: StreamName,
+        reply: oneshot::Sender<Result<Arc<Cell>, EngineError>>,
+    },
+    /// Make sure that the head is known. Answered also when the store does not answer.
+    Confirm(oneshot::Sender<()>),
+    /// Answer when nothing is under way any more.
+    Drain(oneshot::Sender<()>),
+}
+
+/// What the task shares with readers.
+#[derive(Debug)]
+pub(super) struct View {
+    pub cells: Cells,
+    pub followers: Arc<Followers>,
+    /// When the head was last known, by this machine's monotonic clock and by the store's.
+    confirmed: Mutex<Option<(Instant, StoreTime)>>,
+    /// The store did not answer the last time it was asked for the head.
+    pub is_cut_off: AtomicBool,
+}
+
+impl View {
+    /// Whether the head was known at most `age` ago, and positions below can't have been deleted since.
+    pub fn is_confirmed(&self, age: Duration, now: StoreTime, grace: Duration) -> bool {
+        let confirmed = *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        confirmed.is_some_and(|(at, store_time)| at.elapsed() <= age && now.since(store_time) <= grace / 2)
+    }
+
+    /// Whether what is known here may be served at all.
+    pub fn is_trusted(&self, now: StoreTime, grace: Duration) -> bool {
+        let confirmed = *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        confirmed.is_some_and(|(_, store_time)| now.since(store_time) <= grace / 2)
+    }
+
+    fn set_confirmed(&self, confirmed: Option<(Instant, StoreTime)>) {
+        *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner) = confirmed;
+    }
+}
+
+/// How others reach the task.
+#[derive(Debug, Clone)]
+pub(super) struct Handle {
+    pub mailbox: mpsc::Sender<Message>,
+    pub view: Arc<View>,
+}
+
+/// Something that the task waited for.
+#[derive(Debug)]
+pub(super) enum Event {
+    Settled { id: u128, settled: Settled },
+    ManifestRead { name: StreamName, generation: u64, base: Result<Base, EngineError> },
+    Probed { sent: Instant, ahead: Result<Ahead, StoreError> },
+    CheckpointRead(Result<Held, EngineError>),
+    Sealed { name: StreamName, generation: u64, sealed: Result<Sealed, EngineError> },
+    Checkpointed(Result<Held, EngineError>),
+}
+
+/// Who waits for a stream's manifest.
+#[derive(Debug)]
+pub(super) enum Waiting {
+    Write(Write),
+    Reader(oneshot::Sender<Result<Arc<Cell>, EngineError>>),
+    /// The shard itself.
+    Upkeep,
+}
+
+/// Why the serving loop ended.
+enum Ended {
+    /// All handles are gone.
+    Stopped,
+    /// What is known here can't be trusted any more: read it again from the bucket.
+    Reload,
+}
+
+pub(super) struct Shard {
+    pub context: Arc<Context>,
+    pub number: u32,
+    pub view: Arc<View>,
+    mailbox: mpsc::Receiver<Message>,
+    pub tasks: JoinSet<Event>,
+    /// Counts loads, so that what was asked before the last one is told apart.
+    pub generation: u64,
+
+    pub log: Log,
+    /// When `log.next` was last known to be absent, by the monotonic clock.
+    pub confirmed_at: Instant,
+    /// When the store was last asked for the head.
+    pub probed_at: Instant,
+    pub probing: bool,
+    pub confirm_waiters: Vec<oneshot::Sender<()>>,
+    pub drain_waiters: Vec<oneshot::Sender<()>>,
+
+    /// Writes whose streams are known, in order of arrival.
+    pub queue: VecDeque<Write>,
+    pub queued_bytes: u64,
+    pub waiting: HashMap<StreamName, Vec<Waiting>>,
+    deferred: HashMap<StreamName, Vec<Waiting>>,
+    pub in_flight: VecDeque<Batch>,
+    /// Streams as they will be when all that is in flight is committed.
+    pub speculative: HashMap<StreamName, super::stage::Speculative>,
+    /// Answers that change nothing, waiting for the head to be confirmed.
+    pub held_back: Vec<super::stage::Judged>,
+    pub last_flush: Option<Instant>,
+
+    pub checkpoint: Held,
+    pub checkpointing: bool,
+    pub entries_since_checkpoint: u64,
+    /// When the checkpoint was read or written, by the monotonic clock.
+    pub checkpoint_at: Instant,
+    /// Streams being sealed, and those that could not be, with when to try again.
+    pub sealing: HashMap<StreamName, Option<Instant>>,
+    next_upkeep: Instant,
+    pub reload: bool,
+}
+
+/// Starts the shard's task. The shard is loaded when the first message comes.
+pub(super) fn spawn(context: &Arc<Context>, number: u32) -> Handle {
+    let (sender, mailbox) = mpsc::channel(MAILBOX);
+    let view = Arc::new(View {
+        cells: Cells::new(context.settings.manifest_cache / u64::from(context.shards)),
+        followers: Arc::default(),
+        confirmed: Mutex::new(None),
+        is_cut_off: AtomicBool::new(false),
+    });
+    let shard = Shard {
+        context: Arc::clone(context),
+        number,
+        view: Arc::clone(&view),
+        mailbox,
+        tasks: JoinSet::new(),
+        generation: 0,
+        log: Log { next: 1, last_id: 0, last_at: 0, last_writer: 0, fresh_at: StoreTime::default() },
+        confirmed_at: Instant::now(),
+        probed_at: Instant::now(),
+        probing: false,
+        confirm_waiters: Vec::new(),
+        drain_waiters: Vec::new(),
+        queue: VecDeque::new(),
+        queued_bytes: 0,
+        waiting: HashMap::new(),
+        deferred: HashMap::new(),
+        in_flight: VecDeque::new(),
+        speculative: HashMap::new(),
+        held_back: Vec::new(),
+        last_flush: None,
+        checkpoint: Held::default(),
+        checkpointing: false,
+        entries_since_checkpoint: 0,
+        checkpoint_at: Instant::now(),
+        sealing: HashMap::new(),
+        next_upkeep: Instant::now() + UPKEEP,
+        reload: false,
+    };
+    tokio::spawn(shard.run());
+    Handle { mailbox: sender, view }
+}
+
+impl Shard {
+    async fn run(mut self) {
+        let mut first = loop {
+            match self.mailbox.recv().await {
+                None => return,
+                // Not in use yet, so there is nothing to wait for.
+                Some(Message::Drain(reply)) => drop(reply),
+                message => break message,
+            }
+        };
+        loop {
+            match self.load().await {
+                Ok(()) => {}
+                Err(error) => {
+                    if !self.refuse(&error, first.take()).await {
+                        return;
+                    }
+                    continue;
+                }
+            }
+            if let Some(first) = first.take() {
+                self.accept(first);
+            }
+            match self.serve().await {
+                Ended::Stopped => return,
+                Ended::Reload => self.abandon(),
+            }
+        }
+    }
+
+    async fn load(&mut self) -> Result<(), EngineError> {
+        let sent = Instant::now();
+        let Loaded { log, held } = load::load(&self.context, self.number, &self.view.cells).await?;
+        self.entries_since_checkpoint = log.next - 1 - held.position();
+        tracing::debug!(shard = self.number, next = log.next, entries = self.entries_since_checkpoint, "shard loaded");
+        self.log = log;
+        self.checkpoint = held;
+        self.checkpoint_at = Instant::now();
+        self.reload = false;
+        // What was read came after this moment.
+        self.confirm(sent);
+        self.view.followers.notify_all();
+        for (name, all) in std::mem::take(&mut self.deferred) {
+            all.into_iter().for_each(|who| self.wait_for_manifest(name.clone(), who));
+        }
+        Ok(())
+    }
+
+    /// Answers requests with why the shard can't be loaded, for a while. False if nobody can ask any more.
+    async fn refuse(&mut self, error: &EngineError, first: Option<Message>) -> bool {
+        tracing::error!(shard = self.number, %error, "shard not loaded");
+        let until = Instant::now() + RELOAD_PAUSE;
+        let mut next = first;
+        loop {
+            if let Some(message) = next.take() {
+                refuse_message(message, error);
+            }
+            tokio::select! {
+                () = sleep_until(until) => return true,
+                message = self.mailbox.recv() => match message {
+                    Some(message) => next = Some(message),
+                    None => return false,
+                },
+            }
+        }
+    }
+
+    async fn serve(&mut self) -> Ended {
+        loop {
+            self.flush();
+            self.follow_head();
+            self.finish_draining();
+            if self.next_upkeep <= Instant::now() {
+                self.keep_up();
+                self.next_upkeep = Instant::now() + UPKEEP;
+            }
+            if self.reload {
+                return Ended::Reload;
+            }
+            let due = [self.flush_at(), self.follow_at(), Some(self.next_upkeep)];
+            let wake_at = due.into_iter().flatten().min().unwrap_or(self.next_upkeep);
+            tokio::select! {
+                biased;
+                Some(event) = self.tasks.join_next(), if !self.tasks.is_empty() => match event {
+                    Ok(event) => self.handle(event).await,
+                    Err(error) if error.is_cancelled() => {}
+                    Err(error) => {
+                        // A bug. What the task was to settle is open, so nothing known here can be trusted.
+                        tracing::error!(shard = self.number, %error, "a task of the shard failed");
+                        self.reload = true;
+                    }
+                },
+                message = self.mailbox.recv() => {
+                    let Some(message) = message else { return Ended::Stopped };
+                    self.accept(message);
+                    self.accept_more();
+                }
+                () = sleep_until(wake_at) => {}
+            }
+        }
+    }
+
+    fn accept_more(&mut self) {
+        for _ in 0..MESSAGES_AT_A_TIME {
+            let Ok(message) = self.mailbox.try_recv() else { return };
+            self.accept(message);
+        }
+    }
+
+    fn accept(&mut self, message: Message) {
+        match message {
+            Message::Write(write) => self.enqueue(write),
+            Message::Find { name, manifest, reply } => match self.view.cells.get(&name) {
+                Some(cell) if cell.lock().is_enough(manifest) => {
+                    let _ = reply.send(Ok(cell));
+                }
+                _ => self.wait_for_manifest(name, Waiting::Reader(reply)),
+            },
+            Message::Refresh { name, reply } => self.wait_for_manifest(name, Waiting::Reader(reply)),
+            Message::Confirm(reply) => {
+                self.confirm_waiters.push(reply);
+                self.probe();
+            }
+            Message::Drain(reply) => self.drain_waiters.push(reply),
+        }
+    }
+
+    async fn handle(&mut self, event: Event) {
+        match event {
+            Event::Settled { id, settled } => self.settled(id, settled).await,
+            Event::ManifestRead { name, generation, base } if generation == self.generation => {
+                self.manifest_read(&name, base);
+            }
+            Event::Sealed { name, generation, sealed } if generation == self.generation => self.sealed(name, sealed),
+            Event::ManifestRead { .. } | Event::Sealed { .. } => {}
+            Event::Probed { sent, ahead } => self.probed(sent, ahead).await,
+            Event::CheckpointRead(held) => self.checkpoint_read(held),
+            Event::Checkpointed(held) => self.checkpointed(held),
+        }
+    }
+
+    /// Puts a write where it waits: for its stream's manifest, or to be staged.
+    pub fn enqueue(&mut self, write: Write) {
+        let is_known = self.view.cells.get(&write.name).is_some_and(|cell| cell.lock().is_known());
+        if is_known && !self.waiting.contains_key(&write.name) {
+            self.queued_bytes += super::stage::weight(&write.command);
+            self.queue.push_back(write);
+        } else {
+            self.wait_for_manifest(write.name.clone(), Waiting::Write(write));
+        }
+    }
+
+    pub fn wait_for_manifest(&mut self, name: StreamName, who: Waiting) {
+        if let Some(waiting) = self.waiting.get_mut(&name) {
+            return waiting.push(who);
+        }
+        self.waiting.insert(name.clone(), vec![who]);
+        let (context, generation) = (Arc::clone(&self.context), self.generation);
+        self.tasks.spawn(async move {
+            let base = load::read_manifest(&context, &name).await;
+            Event::ManifestRead { name, generation, base }
+        });
+    }
+
+    fn manifest_read(&mut self, name: &StreamName, base: Result<Base, EngineError>) {
+        let waiting = self.waiting.remove(name).unwrap_or_default();
+        let damaged = |error: crate::layout::Damaged| EngineError::Damaged { key: key::manifest(name), what: error.0 };
+        let cell = base.and_then(|base| self.view.cells.rebase(name, base, self.context.page_bytes).map_err(damaged));
+        for who in waiting {
+            match (who, &cell) {
+                (Waiting::Reader(reply), cell) => {
+                    let _ = reply.send(cell.clone());
+                }
+                (Waiting::Write(write), Ok(_)) => {
+                    self.queued_bytes += super::stage::weight(&write.command);
+                    self.queue.push_back(write);
+                }
+                (Waiting::Write(write), Err(error)) => write.answer(Answer::No(error.clone())),
+                (Waiting::Upkeep, _) => {}
+            }
+        }
+        self.view.followers.notify(name);
+    }
+
+    /// The head was known at `sent`, and that is now folded.
+    pub fn confirm(&mut self, sent: Instant) {
+        self.confirmed_at = self.confirmed_at.max(sent);
+        self.view.set_confirmed(Some((self.confirmed_at, self.log.fresh_at)));
+        self.view.is_cut_off.store(false, Ordering::Relaxed);
+    }
+
+    /// Forgets all that was known, to load it again. What is in flight may or may not be committed.
+    fn abandon(&mut self) {
+        tracing::warn!(shard = self.number, "reading the shard again from the bucket");
+        self.view.set_confirmed(None);
+        self.generation += 1;
+        self.tasks.abort_all();
+        self.tasks = JoinSet::new();
+        (self.probing, self.checkpointing) = (false, false);
+        self.sealing.clear();
+        self.speculative.clear();
+        let open = EngineError::Unconfirmed { retry_after: super::error::retry_after() };
+        for batch in std::mem::take(&mut self.in_flight) {
+            for judged in batch.judged {
+                judged.write.answer(Answer::No(open.clone()));
+            }
+        }
+        let held_back = std::mem::take(&mut self.held_back);
+        for judged in held_back.into_iter().rev() {
+            self.queue.push_front(judged.write);
+        }
+        self.queued_bytes = self.queue.iter().map(|write| super::stage::weight(&write.command)).sum();
+        // To be asked again after the load: a manifest read before it may be older than what the load relies on.
+        self.deferred.extend(std::mem::take(&mut self.waiting));
+    }
+
+    fn finish_draining(&mut self) {
+        let is_idle = self.queue.is_empty()
+            && self.in_flight.is_empty()
+            && self.held_back.is_empty()
+            && !self.waiting.values().flatten().any(|who| matches!(who, Waiting::Write(_)));
+        if is_idle {
+            for reply in self.drain_waiters.drain(..) {
+                let _ = reply.send(());
+            }
+        }
+    }
+}
+
+fn refuse_message(message: Message, error: &EngineError) {
+    match message {
+        Message::Write(write) => write.answer(Answer::No(error.clone())),
+        Message::Find { reply, .. } | Message::Refresh { reply, .. } => {
+            let _ = reply.send(Err(error.clone()));
+        }
+        Message::Confirm(reply) | Message::Drain(reply) => {
+            let _ = reply.send(());
+        }
+    }
+}

@@ -1,0 +1,387 @@
+//! Group commit: writes are judged against the speculative state, put into entries, and answered when those are
+//! committed.
+//!
+//! Several entries may be in flight, each validated on the one before. An answer leaves only when the state it was
+//! judged against is committed: a rejection or a duplicate too. If an entry loses its position to another replica,
+//! everything in flight is void, and its writes are judged again on what is there now.
+
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use tokio::time::Instant;
+
+use super::EngineError;
+use super::checkpoint::Held;
+use super::load;
+use super::log::{self, Ahead, Settled};
+use super::shard::{Answer, Event, Shard, Waiting, Write};
+use super::tail::EntryData;
+use crate::layout::entry::{self, Header};
+use crate::layout::key;
+use crate::protocol::stream::{self, Append, Body, Command, Create, Data, Effect};
+use crate::protocol::{Stream, StreamName};
+use crate::store::StoreError;
+
+/// The part of the grace period after which a replica that was idle asks for the store's time before it writes.
+const IDLE_PART: u32 = 8;
+/// Writes in one entry, at most.
+const BATCH_WRITES: usize = 16_384;
+
+/// A write and what it came to.
+#[derive(Debug)]
+pub(super) struct Judged {
+    pub write: Write,
+    pub answer: Answer,
+}
+
+/// An entry that is being written.
+#[derive(Debug)]
+pub(super) struct Batch {
+    header: Header,
+    object: Bytes,
+    records: Vec<(StreamName, Effect)>,
+    pub judged: Vec<Judged>,
+    settled: Option<Settled>,
+    sent: Instant,
+}
+
+/// A stream as it will be, and how many entries in flight change it.
+#[derive(Debug)]
+pub(super) struct Speculative {
+    stream: Option<Arc<Stream>>,
+    entries: usize,
+}
+
+/// Bytes that a command adds to an entry, roughly.
+pub(super) fn weight(command: &Command) -> u64 {
+    let of_body = |body: &Body| match &body.data {
+        Data::Inline(bytes) => bytes.len() as u64 + body.ends.len() as u64 * 2,
+        Data::Chunk { .. } => body.ends.len() as u64 * 2,
+    };
+    100 + match command {
+        Command::Create(Create { body, .. }) | Command::Append(Append { body, .. }) => of_body(body),
+        Command::Delete | Command::Touch | Command::Expire => 0,
+    }
+}
+
+impl Shard {
+    /// When the next batch is due, if one waits and may be written.
+    pub fn flush_at(&self) -> Option<Instant> {
+        if self.queue.is_empty() || self.in_flight.len() >= self.context.settings.pipeline as usize || self.probing {
+            return None;
+        }
+        let due = self.last_flush.map(|last| last + self.context.settings.commit_interval);
+        let is_full = self.queued_bytes >= self.context.settings.batch_bytes;
+        Some(due.filter(|_| !is_full).unwrap_or_else(Instant::now))
+    }
+
+    /// Writes a batch if one is due.
+    pub fn flush(&mut self) {
+        while self.flush_at().is_some_and(|due| due <= Instant::now()) && !self.reload {
+            // After a long silence the time of the store is not known, nor whether the head is still the head.
+            let idle = self.confirmed_at.elapsed() > self.context.settings.grace / IDLE_PART;
+            let is_fresh = self.log.is_fresh(self.context.store.last_seen(), self.context.settings.grace);
+            if self.in_flight.is_empty() && (idle || !is_fresh) {
+                return self.probe();
+            }
+            self.stage_batch();
+        }
+    }
+
+    fn stage_batch(&mut self) {
+        let last = self.in_flight.back().map(|batch| batch.header);
+        let now = self.context.clock.now();
+        // The log's time never goes back, whatever the replicas' clocks say.
+        let at = last.map_or(self.log.last_at, |header| header.at).max(now);
+        let mut records = Vec::new();
+        let mut judged = Vec::new();
+        let mut bytes = 0;
+        while let Some(write) = self.queue.front() {
+            let weight = weight(&write.command);
+            let is_full = bytes + weight > self.context.settings.batch_bytes || judged.len() >= BATCH_WRITES;
+            if is_full && !judged.is_empty() {
+                break;
+            }
+            let Some(write) = self.queue.pop_front() else { break };
+            self.queued_bytes -= weight;
+            let has_left = write.reply.as_ref().is_some_and(tokio::sync::oneshot::Sender::is_closed);
+            if has_left || !write.ticket.stage() {
+                continue;
+            }
+            if let Some(answered) = self.judge(write, at, &mut records) {
+                bytes += weight;
+                judged.push(answered);
+            }
+        }
+        if records.is_empty() {
+            return self.answer_without_entry(judged);
+        }
+        self.send_entry(at, records, judged);
+    }
+
+    /// Judges a write on the speculative state, which takes in its effects. `None` if its stream is not known.
+    fn judge(&mut self, write: Write, at: u64, records: &mut Vec<(StreamName, Effect)>) -> Option<Judged> {
+        let current = match self.speculative.get(&write.name) {
+            Some(speculative) => speculative.stream.clone(),
+            None => {
+                let known = self.view.cells.get(&write.name).filter(|_| !self.waiting.contains_key(&write.name));
+                let known = known.and_then(|cell| {
+                    let committed = cell.lock();
+                    committed.is_known().then(|| committed.stream.clone())
+                });
+                let Some(stream) = known else {
+                    self.wait_for_manifest(write.name.clone(), Waiting::Write(write));
+                    return None;
+                };
+                stream
+            }
+        };
+        let other = |uploaded_for| current.as_ref().is_some_and(|stream| stream.incarnation != uploaded_for);
+        if matches!(write.command, Command::Append(_)) && write.uploaded_for.is_some_and(other) {
+            return Some(Judged { write, answer: Answer::OtherIncarnation });
+        }
+        let answer = match stream::decide(current.as_deref(), &write.command, at) {
+            Ok(decision) => {
+                if !decision.effects.is_empty() {
+                    self.speculate(&write.name, current, &decision.effects, at);
+                    records.extend(decision.effects.into_iter().map(|effect| (write.name.clone(), effect)));
+                }
+                Answer::Done(decision.outcome)
+            }
+            Err(rejection) => Answer::No(EngineError::Rejected(rejection)),
+        };
+        Some(Judged { write, answer })
+    }
+
+    fn speculate(&mut self, name: &StreamName, current: Option<Arc<Stream>>, effects: &[Effect], at: u64) {
+        let entries = self.speculative.remove(name).map_or(0, |speculative| speculative.entries);
+        let stream = effects
+            .iter()
+            .fold(current.map(Arc::unwrap_or_clone), |stream, effect| stream::fold(stream, effect, at))
+            .map(Arc::new);
+        self.speculative.insert(name.clone(), Speculative { stream, entries });
+    }
+
+    /// Answers that change nothing leave with the entry that they were judged after; without one, the head must be
+    /// confirmed first, because another replica may have changed what they were judged on.
+    fn answer_without_entry(&mut self, judged: Vec<Judged>) {
+        if judged.is_empty() {
+            return;
+        }
+        if let Some(last) = self.in_flight.back_mut() {
+            last.judged.extend(judged);
+            return;
+        }
+        self.held_back.extend(judged);
+        self.probe();
+    }
+
+    fn send_entry(&mut self, at: u64, records: Vec<(StreamName, Effect)>, judged: Vec<Judged>) {
+        let last = self.in_flight.back().map(|batch| batch.header);
+        let position = last.map_or(self.log.next, |header| header.position + 1);
+        let prev = last.map_or(self.log.last_id, |header| header.id);
+        let id = self.context.ids.id();
+        let header = Header { shard: self.number, position, id, prev, writer: self.context.writer, at };
+        let object = entry::encode(&header, records.iter().map(|(name, effect)| (name, effect)));
+        for name in distinct(&records) {
+            if let Some(speculative) = self.speculative.get_mut(name) {
+                speculative.entries += 1;
+            }
+        }
+        let sent = Instant::now();
+        self.last_flush = Some(sent);
+        let (context, key, body) = (Arc::clone(&self.context), key::log(self.number, position), object.clone());
+        self.tasks.spawn(async move {
+            let settled = log::propose(&context, &key, id, &body).await;
+            Event::Settled { id, settled }
+        });
+        self.in_flight.push_back(Batch { header, object, records, judged, settled: None, sent });
+    }
+
+    /// An entry in flight is settled. Entries are committed in order, so its turn may come later.
+    pub async fn settled(&mut self, id: u128, settled: Settled) {
+        let Some(batch) = self.in_flight.iter_mut().find(|batch| batch.header.id == id) else { return };
+        batch.settled = Some(settled);
+        while self.in_flight.front().is_some_and(|batch| batch.settled.is_some()) && !self.reload {
+            let Some(mut batch) = self.in_flight.pop_front() else { return };
+            match batch.settled.take() {
+                Some(Settled::Placed { sent_at }) if self.log.is_fresh(sent_at, self.context.settings.grace) => {
+                    self.log.renew(sent_at);
+                    self.commit(batch).await;
+                }
+                Some(Settled::Lost { object }) => {
+                    self.in_flight.push_front(batch);
+                    self.start_over(object).await;
+                    return;
+                }
+                Some(Settled::Placed { .. } | Settled::TooLate) | None => {
+                    self.in_flight.push_front(batch);
+                    self.reload = true;
+                }
+            }
+        }
+    }
+
+    async fn commit(&mut self, batch: Batch) {
+        let key = key::log(self.number, batch.header.position);
+        let entry = match log::decode(&key, self.number, batch.header.position, &batch.object) {
+            Ok(entry) => entry,
+            Err(error) => panic!("an own entry can't be read: {error}"),
+        };
+        assert!(self.log.advance(&entry.header), "an own entry at the head must be valid");
+        for name in distinct(&batch.records) {
+            if let Some(speculative) = self.speculative.get_mut(name) {
+                speculative.entries -= 1;
+                if speculative.entries == 0 {
+                    self.speculative.remove(name);
+                }
+            }
+        }
+        let data = Arc::new(EntryData::new(&entry, &batch.object));
+        self.context.tails.remember(self.number, batch.header.position, data).await;
+        let changed = self.view.cells.fold(&entry, self.context.page_bytes);
+        self.confirm(batch.sent);
+        self.release_waiters();
+        self.entries_since_checkpoint += 1;
+        for judged in batch.judged {
+            judged.write.answer(judged.answer);
+        }
+        changed.iter().for_each(|name| self.view.followers.notify(name));
+    }
+
+    /// The first entry in flight lost its position to `object`: what is in flight is void, wherever it lands.
+    async fn start_over(&mut self, object: Bytes) {
+        let batches = std::mem::take(&mut self.in_flight);
+        tracing::debug!(shard = self.number, entries = batches.len(), "lost a log position, proposing again");
+        self.speculative.clear();
+        let writes: Vec<Write> =
+            batches.into_iter().flat_map(|batch| batch.judged).map(|judged| judged.write).collect();
+        for write in writes.into_iter().rev() {
+            self.queued_bytes += weight(&write.command);
+            self.queue.push_front(write);
+        }
+        self.absorb(object).await;
+        // There may be more after it: read up to the head before proposing again.
+        self.probe();
+    }
+
+    async fn absorb(&mut self, object: Bytes) {
+        match load::absorb(&self.context, self.number, &mut self.log, &self.view.cells, object).await {
+            Ok(changed) => {
+                self.entries_since_checkpoint += 1;
+                changed.iter().for_each(|name| self.view.followers.notify(name));
+            }
+            Err(error) => {
+                tracing::error!(shard = self.number, %error, "log entry not read");
+                self.reload = true;
+            }
+        }
+    }
+
+    /// Asks the store what is at the head, if nobody is asking.
+    pub fn probe(&mut self) {
+        if self.probing {
+            return;
+        }
+        if !self.in_flight.is_empty() {
+            // The entries in flight tell soon enough.
+            return;
+        }
+        self.probing = true;
+        let (context, shard, next) = (Arc::clone(&self.context), self.number, self.log.next);
+        let sent = Instant::now();
+        self.probed_at = sent;
+        self.tasks.spawn(async move { Event::Probed { sent, ahead: log::read_ahead(&context, shard, next).await } });
+    }
+
+    pub async fn probed(&mut self, sent: Instant, ahead: Result<Ahead, StoreError>) {
+        let ahead = match ahead {
+            Ok(ahead) => ahead,
+            Err(error) => return self.probe_failed(error.into()),
+        };
+        self.probing = false;
+        let found = !ahead.objects.is_empty();
+        for object in ahead.objects {
+            self.absorb(object).await;
+            if self.reload {
+                return;
+            }
+        }
+        if found {
+            // Judged on what is old news now.
+            for judged in std::mem::take(&mut self.held_back).into_iter().rev() {
+                self.queued_bytes += weight(&judged.write.command);
+                self.queue.push_front(judged.write);
+            }
+        }
+        let Some(sent_at) = ahead.absent else { return self.probe() };
+        self.log.renew(sent_at);
+        if !self.log.is_fresh(self.context.store.last_seen(), self.context.settings.grace) {
+            return self.read_checkpoint();
+        }
+        self.confirm(sent);
+        self.release_waiters();
+        for judged in std::mem::take(&mut self.held_back) {
+            judged.write.answer(judged.answer);
+        }
+    }
+
+    fn probe_failed(&mut self, error: EngineError) {
+        tracing::warn!(shard = self.number, %error, "the head of the log is not known");
+        self.probing = false;
+        self.view.is_cut_off.store(true, Ordering::Relaxed);
+        self.release_waiters();
+        for judged in std::mem::take(&mut self.held_back) {
+            judged.write.answer(Answer::No(error.clone()));
+        }
+        // Writes that wait are tried again when the store had time to recover.
+        self.last_flush = Some(Instant::now() + super::error::retry_after());
+    }
+
+    pub fn release_waiters(&mut self) {
+        for reply in self.confirm_waiters.drain(..) {
+            let _ = reply.send(());
+        }
+    }
+
+    /// The head was absent, but it was long ago that this replica knew so: it may have been written and deleted since.
+    /// The checkpoint tells: if it has not passed this replica's head, nothing after that was deleted.
+    fn read_checkpoint(&mut self) {
+        self.probing = true;
+        let (context, shard) = (Arc::clone(&self.context), self.number);
+        self.tasks.spawn(async move { Event::CheckpointRead(load::read_checkpoint(&context, shard).await) });
+    }
+
+    pub fn checkpoint_read(&mut self, held: Result<Held, EngineError>) {
+        self.probing = false;
+        match held {
+            // Not even the floor of what may be deleted has come near: positions from `next` on are all there.
+            Ok(held) if held.position() < self.log.next => {
+                self.log.renew(held.known_at);
+                self.checkpoint = held;
+                self.probe();
+            }
+            Ok(_) => self.reload = true,
+            Err(error) => self.probe_failed(error),
+        }
+    }
+
+    /// When the head is to be looked at for the sake of those who follow streams, if somebody does.
+    pub fn follow_at(&self) -> Option<Instant> {
+        let is_due = !self.probing && self.in_flight.is_empty() && !self.view.followers.is_empty();
+        is_due.then(|| self.confirmed_at.max(self.probed_at) + self.context.settings.sync_interval)
+    }
+
+    pub fn follow_head(&mut self) {
+        if self.follow_at().is_some_and(|due| due <= Instant::now()) {
+            self.probe();
+        }
+    }
+}
+
+fn distinct(records: &[(StreamName, Effect)]) -> impl Iterator<Item = &StreamName> {
+    let seen: HashMap<&StreamName, ()> = records.iter().map(|(name, _)| (name, ())).collect();
+    seen.into_keys()
+}

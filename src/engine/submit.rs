@@ -1,0 +1,127 @@
+//! Handing commands to the shards.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use tokio::sync::oneshot;
+use tokio::time::timeout;
+
+use super::admission::Admission;
+use super::error::{no_answer, retry_after, stopping};
+use super::shard::{Answer, Message, Ticket, Write};
+use super::{Engine, EngineError, seal};
+use crate::layout::chunk;
+use crate::protocol::stream::{Body, Command, Data, Outcome};
+use crate::protocol::{Incarnation, StreamName};
+
+/// Why a command was not done.
+#[derive(Debug)]
+pub(super) enum Refusal {
+    OtherIncarnation,
+    Error(EngineError),
+}
+
+impl From<EngineError> for Refusal {
+    fn from(error: EngineError) -> Refusal {
+        Refusal::Error(error)
+    }
+}
+
+impl From<Refusal> for EngineError {
+    fn from(refusal: Refusal) -> EngineError {
+        match refusal {
+            Refusal::Error(error) => error,
+            Refusal::OtherIncarnation => {
+                let why = "the stream was replaced meanwhile; nothing was done".to_owned();
+                EngineError::Unavailable { why, retry_after: retry_after() }
+            }
+        }
+    }
+}
+
+pub(super) fn needs_outcome(outcome: Option<Outcome>) -> Result<Outcome, EngineError> {
+    outcome.ok_or(EngineError::Unconfirmed { retry_after: retry_after() })
+}
+
+impl Engine {
+    /// Hands a command to its shard and waits for what it comes to.
+    pub(super) async fn submit(
+        &self,
+        name: &StreamName,
+        command: Command,
+        uploaded_for: Option<Incarnation>,
+        admission: Option<Admission>,
+    ) -> Result<Option<Outcome>, Refusal> {
+        if self.0.is_draining.load(Ordering::Acquire) {
+            return Err(stopping().into());
+        }
+        let (reply, answer) = oneshot::channel();
+        let ticket = Arc::new(Ticket::default());
+        let write = Write {
+            name: name.clone(),
+            command,
+            uploaded_for,
+            ticket: Arc::clone(&ticket),
+            reply: Some(reply),
+            admission,
+        };
+        let (_, shard) = self.shard(name);
+        let wait = async {
+            shard.mailbox.send(Message::Write(write)).await.map_err(|_| stopping())?;
+            answer.await.map_err(|_| stopping())
+        };
+        match timeout(self.patience(), wait).await {
+            Ok(Ok(Answer::Done(outcome))) => Ok(outcome),
+            Ok(Ok(Answer::No(error)) | Err(error)) => Err(error.into()),
+            Ok(Ok(Answer::OtherIncarnation)) => Err(Refusal::OtherIncarnation),
+            Err(_) if ticket.withdraw() => Err(no_answer().into()),
+            Err(_) => Err(EngineError::Unconfirmed { retry_after: retry_after() }.into()),
+        }
+    }
+
+    /// For commands whose outcome nobody waits for.
+    pub(super) fn submit_quietly(&self, name: &StreamName, command: Command) {
+        let (_, shard) = self.shard(name);
+        let (name, ticket) = (name.clone(), Arc::new(Ticket::default()));
+        let write = Write { name, command, uploaded_for: None, ticket, reply: None, admission: None };
+        // A full mailbox means that the shard is behind; the next use will do.
+        let _ = shard.mailbox.try_send(Message::Write(write));
+    }
+
+    /// Uploads a large body as a chunk of its own, so that its bytes are written once.
+    pub(super) async fn upload_if_large(
+        &self,
+        name: &StreamName,
+        incarnation: Incarnation,
+        body: &mut Body,
+    ) -> Result<Option<u128>, EngineError> {
+        let context = &self.0.context;
+        let Data::Inline(bytes) = &body.data else { return Ok(None) };
+        if bytes.len() as u64 <= context.settings.direct_bytes {
+            return Ok(None);
+        }
+        let object = chunk::encode(std::iter::once(bytes), &body.ends);
+        let len = bytes.len() as u64;
+        let upload = seal::upload(context, name, incarnation, object);
+        let nonce = timeout(self.patience(), upload).await.map_err(|_| no_answer())??;
+        body.data = Data::Chunk { nonce, len };
+        Ok(Some(nonce))
+    }
+
+    /// Removes an uploaded body that no entry names, or will name.
+    pub(super) fn discard_if_unused(
+        &self,
+        name: &StreamName,
+        uploaded: Option<(Incarnation, u128)>,
+        is_used: bool,
+        outcome: &Result<Option<Outcome>, Refusal>,
+    ) {
+        let Some((incarnation, nonce)) = uploaded else { return };
+        let is_open = matches!(outcome, Err(Refusal::Error(EngineError::Unconfirmed { .. })));
+        if is_used || is_open {
+            return;
+        }
+        let (context, name) = (Arc::clone(&self.0.context), name.clone());
+        tokio::spawn(async move { seal::delete_chunks(&context, &name, &[(incarnation.get(), nonce)]).await });
+    }
+}
