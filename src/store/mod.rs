@@ -11,6 +11,14 @@
 //! Every answer carries the *store's* clock ([`Reply::at`]), because durations that decide whether old log entries
 //! may be trusted must not depend on a replica's clock (a suspended machine's stands still).
 
+pub mod faulty;
+pub mod local;
+pub mod memory;
+pub mod metered;
+mod open;
+pub mod probe;
+pub mod s3;
+
 use std::fmt;
 use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -18,11 +26,21 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::Bytes;
+use sha2::{Digest, Sha256};
 
 use crate::clock::Millis;
 
+pub use open::{StoreUrl, open};
+
+/// The most objects that one [`Store::list`] gives, as S3 has it.
+pub const LIST_PAGE: usize = 1000;
+
 /// The verbs. Implementations must be safe to call concurrently, from any task, and to drop at any await point
 /// (a dropped PUT or DELETE has an unknown outcome).
+///
+/// Keys that every store takes have at most 1,024 bytes with the store's prefix, segments between slashes of 1 to 255
+/// bytes, none of them `.` or `..`, and no key is the start of another up to a slash: some stores keep them in
+/// directories.
 #[async_trait]
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// The whole object, or `None` if there is none. Read-after-write consistent.
@@ -38,7 +56,8 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// Removes the object; removing one that is not there succeeds.
     async fn delete(&self, key: &str) -> StoreResult<()>;
 
-    /// Up to `limit` objects whose keys start with `prefix` and are greater than `after`, in byte order of keys.
+    /// Up to `limit` objects (at least one is asked for, and at most [`LIST_PAGE`] are given) whose keys start with
+    /// `prefix` and are greater than `after`, in byte order of keys.
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> StoreResult<Listing>;
 
     /// The latest time that any answer of this store has carried; zero before the first.
@@ -63,6 +82,11 @@ pub struct Reply<T> {
 pub struct StoreTime(pub Millis);
 
 impl StoreTime {
+    /// As a `Date` header shows it: without the fraction of a second.
+    pub fn whole_second(millis: Millis) -> StoreTime {
+        StoreTime(millis / 1000 * 1000)
+    }
+
     /// How long after `earlier` this is; zero if it is not.
     pub fn since(self, earlier: StoreTime) -> Duration {
         Duration::from_millis(self.0.saturating_sub(earlier.0))
@@ -89,6 +113,14 @@ impl LastSeen {
 /// same version (S3's is a content hash), so every object that is ever updated carries a fresh write id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Version(pub String);
+
+impl Version {
+    /// As the stores of this program make it: from the content alone, quoted like an ETag.
+    fn of(body: &[u8]) -> Version {
+        let digest = Sha256::digest(body);
+        Version(format!("\"{}\"", digest[..16].iter().map(|byte| format!("{byte:02x}")).collect::<String>()))
+    }
+}
 
 /// What must hold for a PUT to happen. There is no unconditional PUT.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -146,6 +178,12 @@ impl StoreError {
             StoreError::NotApplied(failure) | StoreError::Unknown(failure) => failure,
         }
     }
+}
+
+/// The part of `range` that an object of `length` bytes has.
+fn clip(range: &Range<u64>, length: u64) -> Range<u64> {
+    let start = range.start.min(length);
+    start..range.end.clamp(start, length)
 }
 
 #[derive(Debug, Clone)]
