@@ -1,0 +1,141 @@
+//! Writers and readers on several streams, and the check of all of them at the end.
+
+use std::time::Duration;
+
+use reqwest::Client;
+use tokio::task::JoinHandle;
+
+use crate::support::Server;
+use crate::support::model::{self, Live, Message, Plain, Producer, Reader, Stop};
+
+/// How much of everything.
+#[derive(Debug, Clone, Copy)]
+pub struct Size {
+    pub streams: usize,
+    /// Idempotent producers of each stream.
+    pub producers: usize,
+    /// Plain writers of each stream.
+    pub plain: usize,
+    /// Readers of each stream, by long-poll and by SSE in turn.
+    pub readers: usize,
+    pub pause: Duration,
+}
+
+/// Running writers and readers.
+pub struct Load {
+    client: Client,
+    streams: Vec<String>,
+    stop_writers: Stop,
+    stop_readers: Stop,
+    producers: Vec<(usize, JoinHandle<Producer>)>,
+    plain: Vec<(usize, JoinHandle<Plain>)>,
+    readers: Vec<(usize, JoinHandle<Reader>)>,
+}
+
+/// What was written, by stream, after the check.
+pub struct Written {
+    pub acknowledged: u64,
+    pub repeated: u64,
+    pub false_gaps: u64,
+    pub content: Vec<Vec<Message>>,
+}
+
+impl Load {
+    /// Creates the streams and starts everybody. With several servers, each writer uses all of them in turn.
+    pub async fn start(servers: &[&Server], size: Size, seed: u64) -> Load {
+        let client = model::client();
+        let streams = (0..size.streams).map(|n| format!("/v1/stream/load/{n}")).collect::<Vec<_>>();
+        let (stop_writers, stop_readers) = (Stop::default(), Stop::default());
+        let (mut producers, mut plain, mut readers) = (Vec::new(), Vec::new(), Vec::new());
+        let mut seeds = seed..;
+        let mut seed = || seeds.next().unwrap_or_default();
+        for (stream, path) in streams.iter().enumerate() {
+            let urls = servers.iter().map(|server| server.url(path)).collect::<Vec<_>>();
+            model::create(&client, &urls).await;
+            for n in 0..size.producers {
+                let producer = Producer::new(&client, &urls, format!("producer-{stream}-{n}"), seed());
+                producers.push((stream, tokio::spawn(producer.run(stop_writers.clone(), size.pause))));
+            }
+            for n in 0..size.plain {
+                let url = &urls[n % urls.len()];
+                let writer = Plain::new(&client, url, format!("plain-{stream}-{n}"), seed());
+                plain.push((stream, tokio::spawn(writer.run(stop_writers.clone(), size.pause))));
+            }
+            for n in 0..size.readers {
+                let live = if n % 2 == 0 { Live::LongPoll } else { Live::Sse };
+                let reader = Reader::new(&client, &urls[n % urls.len()], live);
+                readers.push((stream, tokio::spawn(reader.run(stop_readers.clone()))));
+            }
+        }
+        Load { client, streams, stop_writers, stop_readers, producers, plain, readers }
+    }
+
+    /// Ends the writers, each with its last append acknowledged; checks every stream as `server` shows it, and that
+    /// readers saw nothing else.
+    pub async fn finish(self, server: &Server) -> Written {
+        self.stop_writers.now();
+        let (producers, plain) = (join(self.producers).await, join(self.plain).await);
+        let content = all_content(&self.client, server, &self.streams).await;
+        for (stream, content) in content.iter().enumerate() {
+            let producers = of(&producers, stream);
+            if let Err(why) = model::verify(content, &producers, &of(&plain, stream)) {
+                panic!("{}: {why}", self.streams[stream]);
+            }
+        }
+        self.stop_readers.now();
+        // A long-poll or an SSE response that waits ends with one more message.
+        for path in &self.streams {
+            Plain::new(&self.client, &server.url(path), "end", 0).append().await;
+        }
+        let after = all_content(&self.client, server, &self.streams).await;
+        for (stream, reader) in join(self.readers).await {
+            if let Err(why) = model::verify_prefix(&reader.seen, &after[stream]) {
+                panic!("{:?} reader of {}: {why}", reader.live, self.streams[stream]);
+            }
+            assert!(!reader.seen.is_empty(), "{:?} reader of {} has seen nothing", reader.live, self.streams[stream]);
+        }
+        let sum = |of: fn(&Producer) -> u64| producers.iter().map(|(_, producer)| of(producer)).sum::<u64>();
+        let (acknowledged, repeated) = (sum(|producer| producer.acknowledged), sum(|producer| producer.repeated));
+        let false_gaps = sum(|producer| producer.false_gaps);
+        eprintln!("{acknowledged} appends acknowledged, {repeated} attempts repeated, {false_gaps} false gaps");
+        assert!(acknowledged > 0, "nothing was written");
+        Written { acknowledged, repeated, false_gaps, content: after }
+    }
+}
+
+/// The content of each stream as the server shows it.
+pub async fn all_content(client: &Client, server: &Server, streams: &[String]) -> Vec<Vec<Message>> {
+    let mut all = Vec::new();
+    for path in streams {
+        all.push(model::content(client, &server.url(path)).await);
+    }
+    all
+}
+
+/// That the server shows the same, which another has shown.
+pub async fn assert_shows(server: &Server, written: &Written) {
+    let client = model::client();
+    for (n, content) in written.content.iter().enumerate() {
+        let url = server.url(&format!("/v1/stream/load/{n}"));
+        let deadline = std::time::Instant::now() + model::PATIENCE;
+        let mut shown = model::content(&client, &url).await;
+        // Another server's writes are seen a little later.
+        while shown.len() < content.len() && std::time::Instant::now() < deadline {
+            tokio::time::sleep(Duration::from_millis(100)).await;
+            shown = model::content(&client, &url).await;
+        }
+        assert!(shown == *content, "{url} shows {} messages, {} were written", shown.len(), content.len());
+    }
+}
+
+async fn join<T>(tasks: Vec<(usize, JoinHandle<T>)>) -> Vec<(usize, T)> {
+    let mut done = Vec::new();
+    for (stream, task) in tasks {
+        done.push((stream, task.await.unwrap_or_else(|error| panic!("{error}"))));
+    }
+    done
+}
+
+fn of<T>(all: &[(usize, T)], stream: usize) -> Vec<&T> {
+    all.iter().filter(|(of, _)| *of == stream).map(|(_, one)| one).collect()
+}

@@ -1,0 +1,11 @@
+//! Real processes on a real bucket: crashes, a bad network, outages, two servers at once, orderly ends.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod crash;
+mod faults;
+mod load;
+mod outage;
+mod stop;
+mod two;
