@@ -12,7 +12,10 @@ use crate::clock::{Clock, Ids};
 use crate::engine::Engine;
 use crate::http::{self, Api, MetricsText};
 use crate::settings::{LogFormat, LogSettings, Settings, StoreSettings};
-use crate::store::Store;
+use crate::store::metered::Metered;
+use crate::store::probe::probe;
+use crate::store::s3::{AccessKeys, S3Options};
+use crate::store::{self, Store, StoreUrl};
 
 /// Each phase that fails names itself and what it was about.
 pub fn run(settings: Settings) -> Result<(), String> {
@@ -28,7 +31,8 @@ async fn serve(settings: Settings) -> Result<(), String> {
     let address = settings.http.listen;
     let listener = TcpListener::bind(address).await.map_err(|error| format!("listen on {address}: {error}"))?;
     let address = listener.local_addr().map_err(|error| format!("listen on {address}: {error}"))?;
-    let Opened { store, metrics } = open_store(&settings.store).await.map_err(|why| format!("store: {why}"))?;
+    let Opened { store, metrics } =
+        open_store(&settings.store, Clock::system()).await.map_err(|why| format!("store: {why}"))?;
     let place = store.describe();
     let engine = Engine::open(store, settings.engine, Clock::system(), Ids::random());
     let engine = engine.await.map_err(|error| format!("engine: {error}"))?;
@@ -43,9 +47,37 @@ struct Opened {
     metrics: MetricsText,
 }
 
-/// The seam to the stores: which one, opened, probed and counted.
-async fn open_store(settings: &StoreSettings) -> Result<Opened, String> {
-    Err(format!("{} cannot be opened yet", settings.store))
+/// The store that the settings name: probed, and its requests counted.
+async fn open_store(settings: &StoreSettings, clock: Clock) -> Result<Opened, String> {
+    let url: StoreUrl = settings.store.parse()?;
+    let store = store::open(&url, s3_options(settings)?, clock, Ids::random()).await?;
+    let metered = Arc::new(Metered::new(store));
+    probe(&*metered, &Ids::random()).await.map_err(|failure| format!("{}: {failure}", metered.describe()))?;
+    let counts = Arc::clone(&metered);
+    Ok(Opened { store: metered, metrics: Arc::new(move || counts.snapshot().to_prometheus()) })
+}
+
+fn s3_options(settings: &StoreSettings) -> Result<S3Options, String> {
+    let keys = match (&settings.s3_access_key_id, &settings.s3_secret_access_key) {
+        (Some(id), Some(secret)) => Some(AccessKeys {
+            access_key: id.clone(),
+            secret_key: secret.reveal().to_owned(),
+            session_token: settings.s3_session_token.as_ref().map(|token| token.reveal().to_owned()),
+        }),
+        (None, None) => None,
+        _ => return Err("s3-access-key-id and s3-secret-access-key must be given together".to_owned()),
+    };
+    Ok(S3Options {
+        endpoint: settings.s3_endpoint.clone(),
+        region: settings.s3_region.clone(),
+        path_style: settings.s3_path_style.unwrap_or(settings.s3_endpoint.is_some()),
+        keys,
+        connect_timeout: settings.s3_connect_timeout,
+        attempt_timeout: settings.s3_attempt_timeout,
+        operation_timeout: settings.s3_operation_timeout,
+        // Bucket and prefix are the URL's.
+        ..S3Options::default()
+    })
 }
 
 fn start_log(settings: &LogSettings) -> Result<(), String> {

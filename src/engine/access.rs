@@ -5,37 +5,61 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::error::{no_answer, retry_after, stopping};
-use super::read::{self, Located};
+use super::read;
 use super::shard::{Handle, Message};
-use super::state::Cell;
+use super::state::{Cell, Committed};
 use super::{Engine, EngineError, Page};
-use crate::protocol::{ReadFrom, Rejection, StreamName};
+use crate::protocol::stream::Command;
+use crate::protocol::{ReadFrom, Rejection, Stream, StreamName};
 
 impl Engine {
+    /// Looks at what is known of a stream. What leads to a refusal is looked at again with the head confirmed, because
+    /// another replica may have created the stream, or handed out the offset, a moment ago.
+    pub(super) async fn look<T>(
+        &self,
+        name: &StreamName,
+        look: impl Fn(&Committed) -> Result<T, Rejection>,
+    ) -> Result<T, EngineError> {
+        if let Ok(found) = look(&self.cell(name, false).await?.lock()) {
+            return Ok(found);
+        }
+        let (_, shard) = self.shard(name);
+        confirm(shard, Instant::now(), self.patience()).await?;
+        let cell = self.cell(name, false).await?;
+        let looked = look(&cell.lock());
+        Ok(looked?)
+    }
+
+    /// The stream, if there is one and its time is not over.
+    pub(super) fn alive(&self, committed: &Committed) -> Result<Arc<Stream>, Rejection> {
+        committed.stream.clone().filter(|stream| stream.is_alive(self.now())).ok_or(Rejection::NotFound)
+    }
+
     pub(super) async fn find_page(&self, name: &StreamName, from: ReadFrom) -> Result<Page, EngineError> {
-        let mut cell = self.cell(name, false).await?;
-        let mut may_look_again = true;
+        let locate =
+            |committed: &Committed| read::locate(committed, &self.alive(committed)?, from, self.0.context.page_bytes);
         loop {
-            let located = {
-                let committed = cell.lock();
-                let stream = self.alive(name, committed.stream.clone())?;
-                read::locate(&committed, &stream, from, self.0.context.page_bytes)?
-            };
-            match located {
-                Located::Page(page) => return Ok(page),
-                Located::NeedsManifest => cell = self.cell(name, true).await?,
-                Located::Beyond(tail) if !may_look_again => return Err(Rejection::BeyondTail { tail }.into()),
-                Located::Beyond(_) => {
-                    // Another replica may have handed out that offset.
-                    may_look_again = false;
-                    let (_, shard) = self.shard(name);
-                    ask(shard, Message::Confirm, self.patience()).await?;
-                    cell = self.cell(name, false).await?;
+            match self.look(name, locate).await {
+                Ok(Some(page)) => return Ok(page),
+                // Where the page ends is in the manifest.
+                Ok(None) => drop(self.cell(name, true).await?),
+                Err(error) => {
+                    self.remove_if_expired(name).await;
+                    return Err(error);
                 }
             }
+        }
+    }
+
+    /// Nobody else notices that a stream's time is over.
+    async fn remove_if_expired(&self, name: &StreamName) {
+        let Ok(cell) = self.cell(name, false).await else { return };
+        let is_over = cell.lock().stream.as_ref().is_some_and(|stream| !stream.is_alive(self.now()));
+        if is_over {
+            self.submit_quietly(name, Command::Expire);
         }
     }
 
@@ -45,13 +69,15 @@ impl Engine {
         let (settings, store) = (&self.0.context.settings, &self.0.context.store);
         let view = &shard.view;
         if !view.is_confirmed(settings.sync_interval, store.last_seen(), settings.grace) {
+            let now = Instant::now();
+            let since = now.checked_sub(settings.sync_interval).unwrap_or(now);
             let is_usable = || view.is_trusted(store.last_seen(), settings.grace);
             let patience = if is_usable() { settings.sync_interval.max(retry_after()) } else { self.patience() };
             if view.is_cut_off.load(Ordering::Relaxed) && is_usable() {
                 // What is in memory goes on being served; the shard asks again in its own time.
                 let (reply, _) = oneshot::channel();
-                let _ = shard.mailbox.try_send(Message::Confirm(reply));
-            } else if ask(shard, Message::Confirm, patience).await.is_err() {
+                let _ = shard.mailbox.try_send(Message::Confirm { since, reply });
+            } else if confirm(shard, since, patience).await.is_err() {
                 view.is_cut_off.store(true, Ordering::Relaxed);
             }
             if !is_usable() {
@@ -79,4 +105,9 @@ pub(super) async fn ask<T>(
         answer.await.map_err(|_| stopping())
     };
     timeout(patience, asked).await.map_err(|_| no_answer())?
+}
+
+/// Waits until the head is known to have been looked at, at `since` or later.
+async fn confirm(shard: &Handle, since: Instant, patience: Duration) -> Result<(), EngineError> {
+    ask(shard, |reply| Message::Confirm { since, reply }, patience).await.map_err(|_| no_answer())
 }

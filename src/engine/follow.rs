@@ -1,6 +1,6 @@
 //! Waiters: who wants to know that a stream has changed.
 
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::watch;
@@ -9,7 +9,7 @@ use crate::protocol::StreamName;
 
 /// The waiters of one shard's streams. Streams without waiters take no memory here.
 #[derive(Debug, Default)]
-pub(super) struct Followers(Mutex<HashMap<StreamName, watch::Sender<()>>>);
+pub(super) struct Followers(Mutex<BTreeMap<StreamName, watch::Sender<()>>>);
 
 impl Followers {
     pub fn subscribe(self: &Arc<Self>, name: &StreamName) -> Changes {
@@ -35,7 +35,7 @@ impl Followers {
         self.lock().is_empty()
     }
 
-    fn lock(&self) -> std::sync::MutexGuard<'_, HashMap<StreamName, watch::Sender<()>>> {
+    fn lock(&self) -> std::sync::MutexGuard<'_, BTreeMap<StreamName, watch::Sender<()>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -167,9 +167,7 @@ impl Engine {
 
     /// The stream's present state (HEAD). Does not count as a use.
     pub async fn stat(&self, name: &StreamName) -> Result<Arc<Stream>, EngineError> {
-        let cell = self.cell(name, false).await?;
-        let stream = cell.lock().stream.clone();
-        self.alive(name, stream)
+        self.look(name, |committed| self.alive(committed)).await
     }
 
     /// Finds the page that starts at `from`. Counts as a use of the stream (it renews a TTL).
@@ -269,15 +267,5 @@ impl Engine {
         if stream.lifetime.needs_renewal(stream.touched_at, self.now()) {
             self.submit_quietly(name, Command::Touch);
         }
-    }
-
-    /// The stream, if its time is not over; else it is removed, now that someone noticed.
-    fn alive(&self, name: &StreamName, stream: Option<Arc<Stream>>) -> Result<Arc<Stream>, EngineError> {
-        let stream = stream.ok_or(Rejection::NotFound)?;
-        if !stream.is_alive(self.now()) {
-            self.submit_quietly(name, Command::Expire);
-            return Err(Rejection::NotFound.into());
-        }
-        Ok(stream)
     }
 }

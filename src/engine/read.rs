@@ -13,41 +13,33 @@ use crate::clock::Millis;
 use crate::layout::checkpoint::Nonce;
 use crate::layout::manifest::{ChunkRef, Manifest};
 use crate::layout::{chunk, key};
-use crate::protocol::{Incarnation, Offset, ReadFrom, Rejection, Stream, StreamName, json, page};
+use crate::protocol::{Incarnation, ReadFrom, Rejection, Stream, StreamName, json, page};
 use std::sync::Arc;
 
-/// Where a page lies, or what is missing to tell.
-#[derive(Debug)]
-pub(super) enum Located {
-    Page(Page),
-    /// The stream's manifest must be read first.
-    NeedsManifest,
-    /// The stream, as far as it is known here, has not come that far.
-    Beyond(Offset),
-}
-
-/// Finds the page that starts at `from`.
+/// Finds the page that starts at `from`; `None` if the stream's manifest must be read first.
 pub(super) fn locate(
     committed: &Committed,
     stream: &Arc<Stream>,
     from: ReadFrom,
     page_bytes: u64,
-) -> Result<Located, Rejection> {
+) -> Result<Option<Page>, Rejection> {
     let start = match from {
         ReadFrom::Start => 0,
         ReadFrom::Now => stream.tail,
         ReadFrom::At(offset) if !offset.incarnation.admits(stream.incarnation) => {
             return Err(Rejection::Replaced { current: stream.incarnation });
         }
-        ReadFrom::At(offset) if offset.position > stream.tail => return Ok(Located::Beyond(stream.tail_offset())),
+        ReadFrom::At(offset) if offset.position > stream.tail => {
+            return Err(Rejection::BeyondTail { tail: stream.tail_offset() });
+        }
         ReadFrom::At(offset) => offset.position,
     };
     if start < committed.unsealed_start() && committed.base.is_none() {
-        return Ok(Located::NeedsManifest);
+        return Ok(None);
     }
     let end = page_end(committed, start, page_bytes).unwrap_or(stream.tail);
     let ends_at = if end == stream.tail { stream.tail_at } else { written_at(committed, end) };
-    Ok(Located::Page(Page { stream: Arc::clone(stream), start, end, ends_at }))
+    Ok(Some(Page { stream: Arc::clone(stream), start, end, ends_at }))
 }
 
 /// The first page end after `position`, if the stream has got there.

@@ -4,7 +4,7 @@
 //! time to write a batch. Everything that waits for the store runs in a task of its own and comes back as an event,
 //! so a client that goes away, or a slow object, holds up nobody.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -103,8 +103,11 @@ pub(super) enum Message {
         name: StreamName,
         reply: oneshot::Sender<Result<Arc<Cell>, EngineError>>,
     },
-    /// Make sure that the head is known. Answered also when the store does not answer.
-    Confirm(oneshot::Sender<()>),
+    /// Make sure that the head was known at `since` or later. Dropped unanswered if the store does not answer.
+    Confirm {
+        since: Instant,
+        reply: oneshot::Sender<()>,
+    },
     /// Answer when nothing is under way any more.
     Drain(oneshot::Sender<()>),
 }
@@ -188,14 +191,14 @@ pub(super) struct Shard {
     /// When the store was last asked for the head.
     pub probed_at: Instant,
     pub probing: bool,
-    pub confirm_waiters: Vec<oneshot::Sender<()>>,
+    pub confirm_waiters: Vec<(Instant, oneshot::Sender<()>)>,
     pub drain_waiters: Vec<oneshot::Sender<()>>,
 
     /// Writes whose streams are known, in order of arrival.
     pub queue: VecDeque<Write>,
     pub queued_bytes: u64,
-    pub waiting: HashMap<StreamName, Vec<Waiting>>,
-    deferred: HashMap<StreamName, Vec<Waiting>>,
+    pub waiting: BTreeMap<StreamName, Vec<Waiting>>,
+    deferred: BTreeMap<StreamName, Vec<Waiting>>,
     pub in_flight: VecDeque<Batch>,
     /// Streams as they will be when all that is in flight is committed.
     pub speculative: HashMap<StreamName, super::stage::Speculative>,
@@ -238,8 +241,8 @@ pub(super) fn spawn(context: &Arc<Context>, number: u32) -> Handle {
         drain_waiters: Vec::new(),
         queue: VecDeque::new(),
         queued_bytes: 0,
-        waiting: HashMap::new(),
-        deferred: HashMap::new(),
+        waiting: BTreeMap::new(),
+        deferred: BTreeMap::new(),
         in_flight: VecDeque::new(),
         speculative: HashMap::new(),
         held_back: Vec::new(),
@@ -314,6 +317,7 @@ impl Shard {
                 refuse_message(message, error);
             }
             tokio::select! {
+                biased;
                 () = sleep_until(until) => return true,
                 message = self.mailbox.recv() => match message {
                     Some(message) => next = Some(message),
@@ -375,9 +379,10 @@ impl Shard {
                 _ => self.wait_for_manifest(name, Waiting::Reader(reply)),
             },
             Message::Refresh { name, reply } => self.wait_for_manifest(name, Waiting::Reader(reply)),
-            Message::Confirm(reply) => {
-                self.confirm_waiters.push(reply);
-                self.probe();
+            Message::Confirm { since, reply } => {
+                self.confirm_waiters.push((since, reply));
+                self.release_waiters();
+                self.confirm_if_asked();
             }
             Message::Drain(reply) => self.drain_waiters.push(reply),
         }
@@ -445,6 +450,14 @@ impl Shard {
         self.confirmed_at = self.confirmed_at.max(sent);
         self.view.set_confirmed(Some((self.confirmed_at, self.log.fresh_at)));
         self.view.is_cut_off.store(false, Ordering::Relaxed);
+        self.release_waiters();
+    }
+
+    fn release_waiters(&mut self) {
+        let confirmed_at = self.confirmed_at;
+        for (_, reply) in self.confirm_waiters.extract_if(.., |(since, _)| *since <= confirmed_at) {
+            let _ = reply.send(());
+        }
     }
 
     /// Forgets all that was known, to load it again. What is in flight may or may not be committed.
@@ -464,10 +477,7 @@ impl Shard {
             }
         }
         let held_back = std::mem::take(&mut self.held_back);
-        for judged in held_back.into_iter().rev() {
-            self.queue.push_front(judged.write);
-        }
-        self.queued_bytes = self.queue.iter().map(|write| super::stage::weight(&write.command)).sum();
+        self.judge_again(held_back);
         // To be asked again after the load: a manifest read before it may be older than what the load relies on.
         self.deferred.extend(std::mem::take(&mut self.waiting));
     }
@@ -491,7 +501,8 @@ fn refuse_message(message: Message, error: &EngineError) {
         Message::Find { reply, .. } | Message::Refresh { reply, .. } => {
             let _ = reply.send(Err(error.clone()));
         }
-        Message::Confirm(reply) | Message::Drain(reply) => {
+        Message::Confirm { .. } => {}
+        Message::Drain(reply) => {
             let _ = reply.send(());
         }
     }

@@ -5,7 +5,7 @@
 //! judged against is committed: a rejection or a duplicate too. If an entry loses its position to another replica,
 //! everything in flight is void, and its writes are judged again on what is there now.
 
-use std::collections::HashMap;
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -164,21 +164,22 @@ impl Shard {
         self.speculative.insert(name.clone(), Speculative { stream, entries });
     }
 
-    /// Answers that change nothing leave with the entry that they were judged after; without one, the head must be
-    /// confirmed first, because another replica may have changed what they were judged on.
+    /// Answers that change nothing wait until the head is confirmed: another replica may have changed what they were
+    /// judged on, before they were asked for. The next entry confirms it, if there is one soon, and else a look at the
+    /// head. An entry already in flight does not: it may have been placed before the request came.
     fn answer_without_entry(&mut self, judged: Vec<Judged>) {
-        if judged.is_empty() {
-            return;
-        }
-        if let Some(last) = self.in_flight.back_mut() {
-            last.judged.extend(judged);
-            return;
-        }
         self.held_back.extend(judged);
-        self.probe();
+        self.confirm_if_asked();
     }
 
-    fn send_entry(&mut self, at: u64, records: Vec<(StreamName, Effect)>, judged: Vec<Judged>) {
+    /// Looks at the head if someone waits for that and no entry in flight will tell.
+    pub fn confirm_if_asked(&mut self) {
+        if !self.held_back.is_empty() || !self.confirm_waiters.is_empty() {
+            self.probe();
+        }
+    }
+
+    fn send_entry(&mut self, at: u64, records: Vec<(StreamName, Effect)>, mut judged: Vec<Judged>) {
         let last = self.in_flight.back().map(|batch| batch.header);
         let position = last.map_or(self.log.next, |header| header.position + 1);
         let prev = last.map_or(self.log.last_id, |header| header.id);
@@ -190,6 +191,7 @@ impl Shard {
                 speculative.entries += 1;
             }
         }
+        judged.splice(..0, std::mem::take(&mut self.held_back));
         let sent = Instant::now();
         self.last_flush = Some(sent);
         let (context, key, body) = (Arc::clone(&self.context), key::log(self.number, position), object.clone());
@@ -210,6 +212,9 @@ impl Shard {
                 Some(Settled::Placed { sent_at }) if self.log.is_fresh(sent_at, self.context.settings.grace) => {
                     self.log.renew(sent_at);
                     self.commit(batch).await;
+                    if self.in_flight.is_empty() {
+                        self.confirm_if_asked();
+                    }
                 }
                 Some(Settled::Lost { object }) => {
                     self.in_flight.push_front(batch);
@@ -243,7 +248,6 @@ impl Shard {
         self.context.tails.remember(self.number, batch.header.position, data).await;
         let changed = self.view.cells.fold(&entry, self.context.page_bytes);
         self.confirm(batch.sent);
-        self.release_waiters();
         self.entries_since_checkpoint += 1;
         for judged in batch.judged {
             judged.write.answer(judged.answer);
@@ -256,15 +260,20 @@ impl Shard {
         let batches = std::mem::take(&mut self.in_flight);
         tracing::debug!(shard = self.number, entries = batches.len(), "lost a log position, proposing again");
         self.speculative.clear();
-        let writes: Vec<Write> =
-            batches.into_iter().flat_map(|batch| batch.judged).map(|judged| judged.write).collect();
-        for write in writes.into_iter().rev() {
-            self.queued_bytes += weight(&write.command);
-            self.queue.push_front(write);
-        }
+        let in_flight = batches.into_iter().flat_map(|batch| batch.judged);
+        let judged = in_flight.chain(std::mem::take(&mut self.held_back)).collect();
+        self.judge_again(judged);
         self.absorb(object).await;
         // There may be more after it: read up to the head before proposing again.
         self.probe();
+    }
+
+    /// Puts writes back in front of the queue, in their order.
+    pub fn judge_again(&mut self, judged: Vec<Judged>) {
+        for Judged { write, .. } in judged.into_iter().rev() {
+            self.queued_bytes += weight(&write.command);
+            self.queue.push_front(write);
+        }
     }
 
     async fn absorb(&mut self, object: Bytes) {
@@ -282,11 +291,8 @@ impl Shard {
 
     /// Asks the store what is at the head, if nobody is asking.
     pub fn probe(&mut self) {
-        if self.probing {
-            return;
-        }
-        if !self.in_flight.is_empty() {
-            // The entries in flight tell soon enough.
+        // While entries are in flight, what is at the head is known to be decided by them.
+        if self.probing || !self.in_flight.is_empty() {
             return;
         }
         self.probing = true;
@@ -311,10 +317,8 @@ impl Shard {
         }
         if found {
             // Judged on what is old news now.
-            for judged in std::mem::take(&mut self.held_back).into_iter().rev() {
-                self.queued_bytes += weight(&judged.write.command);
-                self.queue.push_front(judged.write);
-            }
+            let judged = std::mem::take(&mut self.held_back);
+            self.judge_again(judged);
         }
         let Some(sent_at) = ahead.absent else { return self.probe() };
         self.log.renew(sent_at);
@@ -322,7 +326,6 @@ impl Shard {
             return self.read_checkpoint();
         }
         self.confirm(sent);
-        self.release_waiters();
         for judged in std::mem::take(&mut self.held_back) {
             judged.write.answer(judged.answer);
         }
@@ -332,18 +335,13 @@ impl Shard {
         tracing::warn!(shard = self.number, %error, "the head of the log is not known");
         self.probing = false;
         self.view.is_cut_off.store(true, Ordering::Relaxed);
-        self.release_waiters();
+        // They go on with what is known.
+        self.confirm_waiters.clear();
         for judged in std::mem::take(&mut self.held_back) {
             judged.write.answer(Answer::No(error.clone()));
         }
         // Writes that wait are tried again when the store had time to recover.
         self.last_flush = Some(Instant::now() + super::error::retry_after());
-    }
-
-    pub fn release_waiters(&mut self) {
-        for reply in self.confirm_waiters.drain(..) {
-            let _ = reply.send(());
-        }
     }
 
     /// The head was absent, but it was long ago that this replica knew so: it may have been written and deleted since.
@@ -382,6 +380,6 @@ impl Shard {
 }
 
 fn distinct(records: &[(StreamName, Effect)]) -> impl Iterator<Item = &StreamName> {
-    let seen: HashMap<&StreamName, ()> = records.iter().map(|(name, _)| (name, ())).collect();
-    seen.into_keys()
+    let names: BTreeSet<&StreamName> = records.iter().map(|(name, _)| name).collect();
+    names.into_iter()
 }

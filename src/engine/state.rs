@@ -3,7 +3,7 @@
 //! A stream's state is its manifest plus the log's records past the manifest's log position. A [`Cell`] holds what is
 //! known of one stream. Cells with records that no manifest has are pinned; the rest is a cache of manifests.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
 use crate::clock::Millis;
@@ -238,10 +238,11 @@ impl Committed {
     }
 }
 
-/// All cells of a shard that are in memory. Changed by the shard's task alone.
+/// All cells of a shard that are in memory. Changed by the shard's task alone. In order, so that a run can be repeated
+/// exactly.
 #[derive(Debug)]
 pub(super) struct Cells {
-    pinned: RwLock<HashMap<StreamName, Arc<Cell>>>,
+    pinned: RwLock<BTreeMap<StreamName, Arc<Cell>>>,
     idle: moka::sync::Cache<StreamName, Arc<Cell>>,
 }
 
@@ -293,7 +294,7 @@ impl Cells {
 
     /// Folds a valid entry. Returns the streams that look different to readers now.
     pub fn fold(&self, entry: &Entry, page_bytes: u64) -> Vec<StreamName> {
-        let mut by_stream: HashMap<&StreamName, Vec<&Effect>> = HashMap::new();
+        let mut by_stream: BTreeMap<&StreamName, Vec<&Effect>> = BTreeMap::new();
         for placed in &entry.records {
             by_stream.entry(&placed.record.name).or_default().push(&placed.record.effect);
         }

@@ -183,7 +183,7 @@ mod tests {
     #[test]
     fn every_rejection_has_its_status_code_and_headers() {
         let tail_text = tail().to_string();
-        let cases: Vec<(Rejection, u16, &str, Vec<(&str, String)>)> = vec![
+        let cases = [
             (Rejection::NotFound, 404, "stream-not-found", vec![]),
             (Rejection::Replaced { current: Incarnation::ANY }, 410, "stream-replaced", vec![]),
             (

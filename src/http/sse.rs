@@ -93,6 +93,7 @@ impl Subscriber {
         let end = Instant::now() + self.life();
         async_stream::stream! {
             let mut first = true;
+            let mut spoke = Instant::now();
             loop {
                 let has_data = !self.page.is_empty();
                 if has_data {
@@ -103,15 +104,19 @@ impl Subscriber {
                 }
                 if has_data || first || self.page.is_final() {
                     yield Ok(self.control());
+                    spoke = Instant::now();
                 }
                 first = false;
                 if self.page.is_final() {
                     return;
                 }
                 while self.page.reaches_tail() {
-                    match self.wait(end).await {
+                    match self.wait(end, spoke).await {
                         Wake::Changed => break,
-                        Wake::Silent => yield Ok(Bytes::from_static(frame::KEEP_ALIVE)),
+                        Wake::Silent => {
+                            yield Ok(Bytes::from_static(frame::KEEP_ALIVE));
+                            spoke = Instant::now();
+                        }
                         Wake::End => {
                             yield Ok(self.control());
                             return;
@@ -140,8 +145,9 @@ impl Subscriber {
         frame::control(&Control { next: next_offset(&self.page), cursor, up_to_date, closed })
     }
 
-    async fn wait(&mut self, end: Instant) -> Wake {
-        let silence = Instant::now() + self.api.settings.sse_keep_alive;
+    /// Changes that bring no event (a renewed TTL) do not count as speaking.
+    async fn wait(&mut self, end: Instant, spoke: Instant) -> Wake {
+        let silence = spoke + self.api.settings.sse_keep_alive;
         tokio::select! {
             biased;
             () = self.api.stopping.cancelled() => Wake::End,

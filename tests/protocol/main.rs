@@ -1,0 +1,16 @@
+//! The protocol over HTTP, one file per chapter, against a server on a store in memory.
+
+mod append;
+mod caching;
+mod catch_up;
+mod closure;
+mod create;
+mod json;
+mod lifetime;
+mod limits;
+mod long_poll;
+mod names;
+mod producers;
+mod server;
+mod shutdown;
+mod sse;
