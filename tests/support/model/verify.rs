@@ -84,8 +84,11 @@ mod tests {
     use super::*;
 
     fn stored(appends: &[(&str, u64)]) -> Vec<Message> {
-        let whole = |&(by, seq): &(&str, u64)| (0..parts(seq)).map(move |part| (by.to_owned(), seq, part));
-        appends.iter().flat_map(whole).map(|(by, seq, part)| Message { by, seq, part }).collect()
+        let mut messages = Vec::new();
+        for &(by, seq) in appends {
+            messages.extend((0..parts(seq)).map(|part| Message { by: by.to_owned(), seq, part }));
+        }
+        messages
     }
 
     fn producer(acknowledged: u64) -> Producer {
