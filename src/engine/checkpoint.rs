@@ -65,6 +65,8 @@ pub(super) async fn publish(context: &Context, shard: u32, held: Held, next: Che
     match cas::replace(context, &key::checkpoint(shard), &body, write_id, condition).await? {
         Replaced::Written(version) => {
             let known_at = context.store.last_seen();
+            let (position, unsealed) = (next.position, next.unsealed.len());
+            tracing::debug!(shard, position, unsealed, floor = next.floor, "checkpoint written");
             truncate(context, shard, held.truncated(), next.truncated).await;
             Ok(Held { checkpoint: Some(next), version: Some(version), known_at })
         }

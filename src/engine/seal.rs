@@ -87,6 +87,8 @@ pub(super) async fn seal(context: &Context, plan: &Plan) -> Result<Sealed, Engin
     let condition = plan.base.version.clone().map_or(Condition::Absent, Condition::Unchanged);
     match cas::replace(context, &key::manifest(&plan.name), &body, write_id, condition).await? {
         Replaced::Written(version) => {
+            let tail = built.manifest.stream.as_ref().map(|facts| facts.tail);
+            tracing::debug!(stream = %plan.name, log_position = plan.log_position, tail, "stream sealed");
             delete_chunks(context, &plan.name, &plan.replaced_chunks()).await;
             delete_chunks(context, &plan.name, &plan.garbage).await;
             delete_chunks(context, &plan.name, &built.merged).await;

@@ -4,7 +4,7 @@
 //! known of one stream. Cells with records that no manifest has are pinned; the rest is a cache of manifests.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::clock::Millis;
 use crate::layout::checkpoint::{Nonce, Run, Unsealed};
@@ -243,23 +243,22 @@ impl Committed {
 #[derive(Debug)]
 pub(super) struct Cells {
     pinned: RwLock<BTreeMap<StreamName, Arc<Cell>>>,
-    idle: moka::sync::Cache<StreamName, Arc<Cell>>,
+    idle: RwLock<moka::sync::Cache<StreamName, Arc<Cell>>>,
+    idle_bytes: u64,
 }
 
 impl Cells {
     pub fn new(idle_bytes: u64) -> Cells {
-        let idle = moka::sync::Cache::builder()
-            .max_capacity(idle_bytes)
-            .weigher(|name: &StreamName, cell: &Arc<Cell>| {
-                cell.lock().weight().saturating_add(u32::try_from(name.as_str().len()).unwrap_or(u32::MAX))
-            })
-            .build();
-        Cells { pinned: RwLock::default(), idle }
+        Cells { pinned: RwLock::default(), idle: RwLock::new(idle_cache(idle_bytes)), idle_bytes }
+    }
+
+    fn idle(&self) -> RwLockReadGuard<'_, moka::sync::Cache<StreamName, Arc<Cell>>> {
+        self.idle.read().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub fn get(&self, name: &StreamName) -> Option<Arc<Cell>> {
         let pinned = self.pinned.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned();
-        pinned.or_else(|| self.idle.get(name))
+        pinned.or_else(|| self.idle().get(name))
     }
 
     /// The stream's cell, from now on pinned.
@@ -268,7 +267,7 @@ impl Cells {
         if let Some(cell) = pinned.get(name) {
             return Arc::clone(cell);
         }
-        let cell = self.idle.remove(name).unwrap_or_default();
+        let cell = self.idle().remove(name).unwrap_or_default();
         pinned.insert(name.clone(), Arc::clone(&cell));
         cell
     }
@@ -287,7 +286,7 @@ impl Cells {
             self.pinned.write().unwrap_or_else(PoisonError::into_inner).insert(name.clone(), Arc::clone(cell));
         } else {
             // In this order, so that a reader finds it in one or the other.
-            self.idle.insert(name.clone(), Arc::clone(cell));
+            self.idle().insert(name.clone(), Arc::clone(cell));
             self.pinned.write().unwrap_or_else(PoisonError::into_inner).remove(name);
         }
     }
@@ -333,8 +332,17 @@ impl Cells {
 
     pub fn clear(&self) {
         self.pinned.write().unwrap_or_else(PoisonError::into_inner).clear();
-        self.idle.invalidate_all();
+        // A new cache: moka's `remove` still hands out what was invalidated but not swept yet.
+        *self.idle.write().unwrap_or_else(PoisonError::into_inner) = idle_cache(self.idle_bytes);
     }
+}
+
+fn idle_cache(bytes: u64) -> moka::sync::Cache<StreamName, Arc<Cell>> {
+    let name_weight = |name: &StreamName| u32::try_from(name.as_str().len()).unwrap_or(u32::MAX);
+    moka::sync::Cache::builder()
+        .max_capacity(bytes)
+        .weigher(move |name: &StreamName, cell: &Arc<Cell>| cell.lock().weight().saturating_add(name_weight(name)))
+        .build()
 }
 
 #[cfg(test)]

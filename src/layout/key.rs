@@ -9,8 +9,8 @@ pub const CLUSTER: &str = "cluster";
 
 /// Characters of a stream name that stay readable. `~` is not among them: it marks shortened names.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
-/// S3 keys end at 1,024 bytes; this leaves room for the prefix and the parts after the name.
-const LONGEST_NAME: usize = 640;
+/// MinIO keeps each segment of a key as a file name, which ends at 255 bytes; whole keys end at 1,024.
+const LONGEST_NAME: usize = 250;
 const SHORTENED_TO: usize = 128;
 
 pub fn log(shard: u32, position: u64) -> String {

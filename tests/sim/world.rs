@@ -293,7 +293,12 @@ impl World {
         let mut seen = String::new();
         let mut offset = ReadFrom::Start;
         loop {
-            let page = engine.locate(name, offset).await.unwrap_or_else(|e| panic!("{name}: {e}"));
+            let page = match engine.locate(name, offset).await {
+                Ok(page) => page,
+                // The bucket is slow even when it is calm.
+                Err(EngineError::Unavailable { .. }) => continue,
+                Err(error) => panic!("{name}: {error}"),
+            };
             let (bytes, _) = engine.fetch(name, &page).await.unwrap_or_else(|e| panic!("{name}: {e}"));
             seen.push_str(&String::from_utf8_lossy(&bytes));
             if page.reaches_tail() {
