@@ -39,8 +39,9 @@ async fn a_bad_network_to_the_store_loses_and_doubles_nothing() {
     let seed = seed();
     let mut rng = StdRng::seed_from_u64(seed);
     let mut flags = on_bucket(&proxy.endpoint(), minio.bucket(), "faults");
-    // Shorter than the faults, so that what is lost is noticed and repeated within the test.
+    // Shorter than the faults, so that what is lost is noticed and repeated, by the server and by its clients.
     flags.extend(["--s3-attempt-timeout", "500ms", "--s3-operation-timeout", "5s"].map(str::to_owned));
+    flags.extend(["--append-timeout", "400ms"].map(str::to_owned));
     let server = Server::start(&flags).await;
     let size = Size { streams: 8, producers: 4, plain: 2, readers: 2, pause: Duration::from_millis(20) };
     let load = Load::start(&[&server], size, seed).await;
@@ -56,6 +57,7 @@ async fn a_bad_network_to_the_store_loses_and_doubles_nothing() {
         proxy.heal().await;
     }
     let written = load.finish(&server).await;
+    assert!(written.repeated > 0, "the faults have hit nothing");
 
     let elsewhere = on_bucket(&minio.endpoint(), minio.bucket(), "faults");
     assert_shows(&Server::start(&elsewhere).await, &written).await;

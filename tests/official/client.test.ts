@@ -44,7 +44,9 @@ async function tail(url: string, live: Live): Promise<{ items: number[]; reopene
         offset = batch.offset
       })
       await session.closed
-      finished = session.streamClosed
+      // The client says "closed" before it hands out what a last long-poll brought.
+      for (let waited = 0; offset !== session.offset && waited < 2000; waited += 5) await pause(5)
+      finished = session.streamClosed && offset === session.offset
     } catch {
       // Cut off in the middle of a response.
     }
