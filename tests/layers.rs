@@ -26,7 +26,7 @@ const LAYERS: [Layer; 7] = [
         may_use: &["engine", "store", "layout", "protocol", "settings", "clock", "metrics"],
         must_not_know: &["axum", "http", "hyper", "hyper_util", "aws_sdk_s3", "aws_config"],
     },
-    Layer { name: "store", may_use: &["store", "clock", "metrics"], must_not_know: &["axum", "hyper", "hyper_util"] },
+    Layer { name: "store", may_use: &["store", "clock", "metrics"], must_not_know: &["axum", "hyper"] },
     Layer {
         name: "layout",
         may_use: &["layout", "protocol", "clock"],
@@ -40,7 +40,7 @@ const LAYERS: [Layer; 7] = [
     Layer {
         name: "settings",
         may_use: &["settings"],
-        must_not_know: &["axum", "http", "hyper", "tokio", "aws_sdk_s3", "moka"],
+        must_not_know: &["axum", "hyper", "tokio", "aws_sdk_s3", "moka"],
     },
 ];
 
