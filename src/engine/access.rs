@@ -8,8 +8,8 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use super::error::{no_answer, retry_after, stopping};
+use super::handle::{Handle, Message};
 use super::read;
-use super::shard::{Handle, Message};
 use super::state::{Cell, Committed};
 use super::{Engine, EngineError, Page};
 use crate::protocol::stream::Command;

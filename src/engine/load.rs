@@ -89,7 +89,8 @@ pub(super) async fn absorb(
     }
     let data = Arc::new(EntryData::new(&entry, &object));
     context.tails.remember(shard, position, data).await;
-    Ok(cells.fold(&entry, context.page_bytes))
+    let folded = cells.fold(&entry, context.page_bytes);
+    folded.map_err(|error| EngineError::Damaged { key: key::log(shard, position), what: error.0 })
 }
 
 /// The stream's manifest as it is now.

@@ -22,6 +22,9 @@ use crate::layout::entry::{self, Entry, Header};
 use crate::layout::key;
 use crate::store::{Condition, Put, StoreError, StoreTime};
 
+/// The part of the grace period that a PUT may take. With the half for which the head is trusted before it, a quarter
+/// is left for the store's clock: it shows whole seconds, and not the same ones everywhere.
+const PATIENCE_PART: u32 = 4;
 /// The most positions that are read at a time.
 const WINDOW: u64 = 16;
 /// Bytes after which reading ahead pauses, for what was read to be folded.
@@ -91,7 +94,7 @@ pub(super) enum Settled {
 /// Puts an entry at its position, and does not return before it is known what is there. A PUT of unknown outcome is
 /// sent again, the same bytes to the same position; when it is refused, the position is read to see whose it is.
 pub(super) async fn propose(context: &Context, key: &str, id: u128, object: &Bytes) -> Settled {
-    let (store, patience) = (&context.store, context.settings.grace / 2);
+    let (store, patience) = (&context.store, context.settings.grace / PATIENCE_PART);
     let first_sent = store.last_seen();
     let mut attempt = 0;
     loop {

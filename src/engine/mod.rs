@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`submit`], [`access`] | how requests reach the shards, and what is known without asking them |
 //! | [`shard`] | one task per shard: takes in messages and events, loads and reloads |
+//! | [`handle`] | what passes between that task and those who use it |
 //! | [`stage`] | group commit: judges writes, forms entries, answers when they are committed |
 //! | [`log`] | the shard log: put-if-absent, chain rule, ambiguity, freshness |
 //! | [`state`] | committed state: one fold for own, foreign and replayed entries |
@@ -22,6 +23,7 @@ mod checkpoint;
 mod context;
 mod error;
 mod follow;
+mod handle;
 mod load;
 mod log;
 mod open;
@@ -48,8 +50,8 @@ use self::context::Context;
 pub use self::error::EngineError;
 use self::error::{damaged_cluster, stopping};
 pub use self::follow::Changes;
+use self::handle::{Handle, Message};
 use self::read::Owner;
-use self::shard::{Handle, Message};
 use self::submit::{Refusal, needs_outcome};
 use self::tail::Missing;
 use crate::clock::Millis;

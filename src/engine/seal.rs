@@ -144,7 +144,10 @@ async fn build(context: &Context, plan: &Plan) -> Result<Built, Missing> {
     };
     builder.run(stream.incarnation).await?;
     let sealed_to = read::sealed_end(&builder.built.manifest);
-    assert_eq!(sealed_to, stream.tail, "a manifest must name all bytes of stream {}", plan.name);
+    if sealed_to != stream.tail {
+        let what = format!("it names bytes up to {sealed_to} of {}", stream.tail);
+        return Err(EngineError::Damaged { key: key::manifest(&plan.name), what }.into());
+    }
     Ok(builder.built)
 }
 

@@ -14,9 +14,10 @@ use tokio::time::Instant;
 
 use super::EngineError;
 use super::checkpoint::Held;
+use super::handle::{Answer, Write};
 use super::load;
 use super::log::{self, Ahead, Settled};
-use super::shard::{Answer, Event, Shard, Waiting, Write};
+use super::shard::{Event, Shard, Waiting};
 use super::tail::EntryData;
 use crate::layout::entry::{self, Header};
 use crate::layout::key;
@@ -246,7 +247,11 @@ impl Shard {
         }
         let data = Arc::new(EntryData::new(&entry, &batch.object));
         self.context.tails.remember(self.number, batch.header.position, data).await;
-        let changed = self.view.cells.fold(&entry, self.context.page_bytes);
+        let changed = match self.view.cells.fold(&entry, self.context.page_bytes) {
+            Ok(changed) => changed,
+            Err(error) => panic!("an own entry does not follow from what it was validated on: {error}"),
+        };
+        tracing::trace!(shard = self.number, position = entry.header.position, records = ?batch.records, "committed");
         self.confirm(batch.sent);
         self.entries_since_checkpoint += 1;
         for judged in batch.judged {
@@ -321,10 +326,10 @@ impl Shard {
             self.judge_again(judged);
         }
         let Some(sent_at) = ahead.absent else { return self.probe() };
-        self.log.renew(sent_at);
         if !self.log.is_fresh(self.context.store.last_seen(), self.context.settings.grace) {
             return self.read_checkpoint();
         }
+        self.log.renew(sent_at);
         self.confirm(sent);
         for judged in std::mem::take(&mut self.held_back) {
             judged.write.answer(judged.answer);
@@ -344,7 +349,7 @@ impl Shard {
         self.last_flush = Some(Instant::now() + super::error::retry_after());
     }
 
-    /// The head was absent, but it was long ago that this replica knew so: it may have been written and deleted since.
+    /// The head is absent, but it was long ago that this replica knew so: it may have been written and deleted since.
     /// The checkpoint tells: if it has not passed this replica's head, nothing after that was deleted.
     fn read_checkpoint(&mut self) {
         self.probing = true;

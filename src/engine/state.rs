@@ -102,26 +102,33 @@ impl Committed {
     }
 
     /// Takes in a record of the entry at `position`. False if the manifest has it already.
-    pub fn fold(&mut self, position: u64, at: Millis, effect: &Effect, page_bytes: u64) -> bool {
+    pub fn fold(&mut self, position: u64, at: Millis, effect: &Effect, page_bytes: u64) -> Result<bool, Damaged> {
         if self.base.as_ref().is_some_and(|base| position <= base.log_position()) {
-            return false;
+            return Ok(false);
         }
         self.last = position;
         self.unsealed_since.get_or_insert(at);
         if !self.is_known() {
             if !matches!(effect, Effect::Created { .. }) {
                 self.pending.push((position, at, effect.clone()));
-                return true;
+                return Ok(true);
             }
             // What was there before does not matter to what there is now.
             self.pending.clear();
             self.known = true;
         }
-        self.apply(position, at, effect, page_bytes);
-        true
+        self.apply(position, at, effect, page_bytes)?;
+        Ok(true)
     }
 
-    fn apply(&mut self, position: u64, at: Millis, effect: &Effect, page_bytes: u64) {
+    fn apply(&mut self, position: u64, at: Millis, effect: &Effect, page_bytes: u64) -> Result<(), Damaged> {
+        if let (Effect::Appended(appended), Some(stream)) = (effect, &self.stream)
+            && appended.incarnation == stream.incarnation
+            && appended.start != stream.tail
+        {
+            let (start, tail) = (appended.start, stream.tail);
+            return Err(Damaged::new(format!("it appends at {start} to a stream that ends at {tail}")));
+        }
         let before = self.stream.take();
         let incarnation = before.as_ref().map(|stream| stream.incarnation);
         let after = stream::fold(before.map(Arc::unwrap_or_clone), effect, at);
@@ -139,6 +146,7 @@ impl Committed {
             self.take_bytes(position, at, appended, page_bytes);
         }
         self.stream = after.map(Arc::new);
+        Ok(())
     }
 
     fn take_bytes(&mut self, position: u64, at: Millis, appended: &Appended, page_bytes: u64) {
@@ -178,7 +186,7 @@ impl Committed {
             self.stream = manifest_stream()?;
             for (position, at, effect) in std::mem::take(&mut self.pending) {
                 if position > sealed_to {
-                    self.apply(position, at, &effect, page_bytes);
+                    self.apply(position, at, &effect, page_bytes)?;
                 }
             }
         }
@@ -292,7 +300,7 @@ impl Cells {
     }
 
     /// Folds a valid entry. Returns the streams that look different to readers now.
-    pub fn fold(&self, entry: &Entry, page_bytes: u64) -> Vec<StreamName> {
+    pub fn fold(&self, entry: &Entry, page_bytes: u64) -> Result<Vec<StreamName>, Damaged> {
         let mut by_stream: BTreeMap<&StreamName, Vec<&Effect>> = BTreeMap::new();
         for placed in &entry.records {
             by_stream.entry(&placed.record.name).or_default().push(&placed.record.effect);
@@ -304,7 +312,7 @@ impl Cells {
             let mut committed = cell.lock();
             let mut visible = false;
             for effect in effects {
-                let taken = committed.fold(entry.header.position, entry.header.at, effect, page_bytes);
+                let taken = committed.fold(entry.header.position, entry.header.at, effect, page_bytes)?;
                 visible |= taken && !matches!(effect, Effect::Touched { .. });
             }
             let is_unsealed = committed.is_unsealed();
@@ -316,7 +324,7 @@ impl Cells {
                 changed.push(name.clone());
             }
         }
-        changed
+        Ok(changed)
     }
 
     /// What a checkpoint kept.

@@ -31,7 +31,7 @@ fn deleted(n: u64) -> Effect {
 fn folded(effects: &[(u64, Effect)]) -> Committed {
     let mut committed = Committed::default();
     for (position, effect) in effects {
-        committed.fold(*position, *position, effect, PAGE);
+        assert!(committed.fold(*position, *position, effect, PAGE).is_ok());
     }
     committed
 }
@@ -90,9 +90,9 @@ fn a_manifest_ahead_of_the_log_makes_later_reading_of_the_log_skip() {
     let ahead = folded(&[(1, created(1)), (2, appended(1, 0, 4)), (7, appended(1, 4, 4))]);
     let mut committed = folded(&[(1, created(1))]);
     assert_eq!(committed.rebase(manifest_of(&ahead, 8), PAGE), Ok(()));
-    assert!(!committed.fold(2, 2, &appended(1, 0, 4), PAGE));
-    assert!(!committed.fold(7, 7, &appended(1, 4, 4), PAGE));
-    assert!(committed.fold(9, 9, &appended(1, 8, 1), PAGE));
+    assert_eq!(committed.fold(2, 2, &appended(1, 0, 4), PAGE), Ok(false));
+    assert_eq!(committed.fold(7, 7, &appended(1, 4, 4), PAGE), Ok(false));
+    assert_eq!(committed.fold(9, 9, &appended(1, 8, 1), PAGE), Ok(true));
     assert_eq!(tail(&committed), Some(9));
 }
 
@@ -135,4 +135,11 @@ fn nothing_of_an_idle_stream_outlives_a_reload() {
     cells.clear();
     assert!(cells.get(&name).is_none(), "a cell is still found");
     assert!(!cells.pin(&name).lock().is_known(), "a cell is still there to be pinned");
+}
+
+#[test]
+fn an_append_that_does_not_start_at_the_tail_is_damage() {
+    let mut committed = folded(&[(1, created(1)), (2, appended(1, 0, 4))]);
+    assert!(committed.fold(3, 3, &appended(1, 5, 4), PAGE).is_err());
+    assert_eq!(tail(&committed), Some(4));
 }

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::admission::Admission;
 use super::error::{no_answer, retry_after, stopping};
-use super::shard::{Answer, Message, Ticket, Write};
+use super::handle::{Answer, Message, Ticket, Write};
 use super::{Engine, EngineError, seal};
 use crate::layout::chunk;
 use crate::protocol::stream::{Body, Command, Data, Outcome};

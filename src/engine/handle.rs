@@ -1,0 +1,152 @@
+//! What passes between a shard's task and those who use it.
+
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use super::EngineError;
+use super::admission::Admission;
+use super::follow::Followers;
+use super::state::{Cell, Cells};
+use crate::protocol::stream::{Command, Outcome};
+use crate::protocol::{Incarnation, StreamName};
+use crate::store::StoreTime;
+
+/// What a write came to.
+#[derive(Debug)]
+pub(super) enum Answer {
+    Done(Option<Outcome>),
+    /// The body was uploaded for another incarnation of the stream.
+    OtherIncarnation,
+    No(EngineError),
+}
+
+/// A command on its way through the shard.
+#[derive(Debug)]
+pub(super) struct Write {
+    pub name: StreamName,
+    pub command: Command,
+    /// For a body that was uploaded beforehand: the stream it was uploaded for.
+    pub uploaded_for: Option<Incarnation>,
+    pub ticket: Arc<Ticket>,
+    pub reply: Option<oneshot::Sender<Answer>>,
+    #[expect(dead_code, reason = "it is held for as long as the body is in memory, and given back on drop")]
+    pub admission: Option<Admission>,
+}
+
+impl Write {
+    pub fn answer(self, answer: Answer) {
+        if let Some(reply) = self.reply {
+            // Nobody waits any more: the client is gone, and that changes nothing.
+            let _ = reply.send(answer);
+        }
+    }
+}
+
+/// Says whether a write may still be withdrawn.
+#[derive(Debug, Default)]
+pub(super) struct Ticket(AtomicU8);
+
+impl Ticket {
+    const WAITING: u8 = 0;
+    const STAGED: u8 = 1;
+    const WITHDRAWN: u8 = 2;
+
+    /// From now on the write may become durable. False if it was withdrawn.
+    pub fn stage(&self) -> bool {
+        self.0.fetch_max(Self::STAGED, Ordering::AcqRel) != Self::WITHDRAWN
+    }
+
+    /// True if the write was not staged, and now never will be.
+    pub fn withdraw(&self) -> bool {
+        let swapped = self.0.compare_exchange(Self::WAITING, Self::WITHDRAWN, Ordering::AcqRel, Ordering::Acquire);
+        swapped.is_ok()
+    }
+}
+
+#[derive(Debug)]
+pub(super) enum Message {
+    Write(Write),
+    /// Find the stream's cell, reading its manifest if need be.
+    Find {
+        name: StreamName,
+        manifest: bool,
+        reply: oneshot::Sender<Result<Arc<Cell>, EngineError>>,
+    },
+    /// Read the stream's manifest again: an object that it named is gone.
+    Refresh {
+        name: StreamName,
+        reply: oneshot::Sender<Result<Arc<Cell>, EngineError>>,
+    },
+    /// Make sure that the head was known at `since` or later. Dropped unanswered if the store does not answer.
+    Confirm {
+        since: Instant,
+        reply: oneshot::Sender<()>,
+    },
+    /// Answer when nothing is under way any more.
+    Drain(oneshot::Sender<()>),
+}
+
+impl Message {
+    /// Answers that the shard can't be used.
+    pub fn refuse(self, error: &EngineError) {
+        match self {
+            Message::Write(write) => write.answer(Answer::No(error.clone())),
+            Message::Find { reply, .. } | Message::Refresh { reply, .. } => {
+                let _ = reply.send(Err(error.clone()));
+            }
+            Message::Confirm { .. } => {}
+            Message::Drain(reply) => {
+                let _ = reply.send(());
+            }
+        }
+    }
+}
+
+/// What the task shares with readers.
+#[derive(Debug)]
+pub(super) struct View {
+    pub cells: Cells,
+    pub followers: Arc<Followers>,
+    /// When the head was last known, by this machine's monotonic clock and by the store's.
+    confirmed: Mutex<Option<(Instant, StoreTime)>>,
+    /// The store did not answer the last time it was asked for the head.
+    pub is_cut_off: AtomicBool,
+}
+
+impl View {
+    pub fn new(idle_bytes: u64) -> View {
+        View {
+            cells: Cells::new(idle_bytes),
+            followers: Arc::default(),
+            confirmed: Mutex::new(None),
+            is_cut_off: AtomicBool::new(false),
+        }
+    }
+
+    /// Whether the head was known at most `age` ago, and positions below can't have been deleted since.
+    pub fn is_confirmed(&self, age: Duration, now: StoreTime, grace: Duration) -> bool {
+        let confirmed = *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        confirmed.is_some_and(|(at, store_time)| at.elapsed() <= age && now.since(store_time) <= grace / 2)
+    }
+
+    /// Whether what is known here may be served at all.
+    pub fn is_trusted(&self, now: StoreTime, grace: Duration) -> bool {
+        let confirmed = *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
+        confirmed.is_some_and(|(_, store_time)| now.since(store_time) <= grace / 2)
+    }
+
+    pub fn set_confirmed(&self, confirmed: Option<(Instant, StoreTime)>) {
+        *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner) = confirmed;
+    }
+}
+
+/// How others reach the task.
+#[derive(Debug, Clone)]
+pub(super) struct Handle {
+    pub mailbox: mpsc::Sender<Message>,
+    pub view: Arc<View>,
+}
