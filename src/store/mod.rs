@@ -37,6 +37,10 @@ pub const LIST_PAGE: usize = 1000;
 
 /// The verbs. Implementations must be safe to call concurrently, from any task, and to drop at any await point
 /// (a dropped PUT or DELETE has an unknown outcome).
+///
+/// Keys that every store takes have at most 1,024 bytes with the store's prefix, segments between slashes of 1 to 255
+/// bytes, none of them `.` or `..`, and no key is the start of another up to a slash: some stores keep them in
+/// directories.
 #[async_trait]
 pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// The whole object, or `None` if there is none. Read-after-write consistent.

@@ -103,8 +103,8 @@ impl Probe<'_> {
     }
 
     async fn listing(&self) -> Result<(), ProbeFailure> {
-        let names = ["list/a", "list/a-b", "list/a/b", "list/b", "list/c"];
-        for name in ["list/c", "list/a/b", "list/a", "list/b", "list/a-b", "listed"] {
+        let names = ["list/a-b", "list/a/b", "list/a0", "list/b", "list/c"];
+        for name in ["list/c", "list/a/b", "list/a0", "list/b", "list/a-b", "listed"] {
             self.put(&self.key(name), name, Condition::Absent).await?;
         }
         let expected: Vec<String> = names.iter().map(|name| self.key(name)).collect();

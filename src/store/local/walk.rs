@@ -51,11 +51,13 @@ impl Wanted<'_> {
     }
 }
 
-/// In the order of the keys. Directories come and go while others walk.
+/// In the order of the keys. Directories go while others walk, and a foreign file may be named like one.
 fn entries(directory: &Path) -> io::Result<Vec<(Entry, PathBuf)>> {
     let found = match fs::read_dir(directory) {
         Ok(found) => found,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => {
+            return Ok(Vec::new());
+        }
         Err(error) => return Err(error),
     };
     let mut entries = Vec::new();

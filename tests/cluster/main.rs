@@ -1,0 +1,13 @@
+//! Real processes on a real bucket: crashes, a bad network, outages, two servers at once, orderly ends.
+
+#![allow(clippy::disallowed_methods, reason = "tests of real processes wait for real time")]
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod crash;
+mod faults;
+mod load;
+mod outage;
+mod stop;
+mod two;
