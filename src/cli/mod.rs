@@ -108,7 +108,7 @@ mod tests {
 
     #[test]
     fn secrets_are_not_shown() {
-        let settings = settings(&["--s3-secret-access-key", "hunter2"]).unwrap_or_else(|e| panic!("{e}"));
+        let settings = settings(&["--secret-access-key", "hunter2"]).unwrap_or_else(|e| panic!("{e}"));
         let shown = format!("{settings:?} {}", serde_json::to_string(&settings).unwrap_or_default());
         assert!(!shown.contains("hunter2") && shown.contains("***"), "{shown}");
     }

@@ -58,23 +58,23 @@ async fn open_store(settings: &StoreSettings, clock: Clock) -> Result<Opened, St
 }
 
 fn s3_options(settings: &StoreSettings) -> Result<S3Options, String> {
-    let keys = match (&settings.s3_access_key_id, &settings.s3_secret_access_key) {
+    let keys = match (&settings.access_key_id, &settings.secret_access_key) {
         (Some(id), Some(secret)) => Some(AccessKeys {
             access_key: id.clone(),
             secret_key: secret.reveal().to_owned(),
-            session_token: settings.s3_session_token.as_ref().map(|token| token.reveal().to_owned()),
+            session_token: settings.session_token.as_ref().map(|token| token.reveal().to_owned()),
         }),
         (None, None) => None,
-        _ => return Err("s3-access-key-id and s3-secret-access-key must be given together".to_owned()),
+        _ => return Err("access-key-id and secret-access-key must be given together".to_owned()),
     };
     Ok(S3Options {
-        endpoint: settings.s3_endpoint.clone(),
-        region: settings.s3_region.clone(),
-        path_style: settings.s3_path_style.unwrap_or(settings.s3_endpoint.is_some()),
+        endpoint: settings.endpoint.clone(),
+        region: settings.region.clone(),
+        path_style: settings.path_style.unwrap_or(settings.endpoint.is_some()),
         keys,
-        connect_timeout: settings.s3_connect_timeout,
-        attempt_timeout: settings.s3_attempt_timeout,
-        operation_timeout: settings.s3_operation_timeout,
+        connect_timeout: settings.store_connect_timeout,
+        attempt_timeout: settings.store_attempt_timeout,
+        operation_timeout: settings.store_operation_timeout,
         // Bucket and prefix are the URL's.
         ..S3Options::default()
     })

@@ -102,7 +102,7 @@ mod tests {
         assert_eq!(settings.engine.commit_interval.as_millis(), 250);
         assert_eq!(settings.engine.pipeline, 8);
         assert_eq!(settings.http.sse_life.as_secs(), 120);
-        assert_eq!(settings.store.s3_path_style, Some(true));
+        assert_eq!(settings.store.path_style, Some(true));
         assert_eq!(settings.store.store, "local:./data");
     }
 

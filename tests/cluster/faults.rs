@@ -40,7 +40,7 @@ async fn a_bad_network_to_the_store_loses_and_doubles_nothing() {
     let mut rng = StdRng::seed_from_u64(seed);
     let mut flags = on_bucket(&proxy.endpoint(), minio.bucket(), "faults");
     // Shorter than the faults, so that what is lost is noticed and repeated, by the server and by its clients.
-    flags.extend(["--s3-attempt-timeout", "500ms", "--s3-operation-timeout", "5s"].map(str::to_owned));
+    flags.extend(["--store-attempt-timeout", "500ms", "--store-operation-timeout", "5s"].map(str::to_owned));
     flags.extend(["--append-timeout", "400ms"].map(str::to_owned));
     let server = Server::start(&flags).await;
     let size = Size { streams: 8, producers: 4, plain: 2, readers: 2, pause: Duration::from_millis(20) };

@@ -137,8 +137,8 @@ export async function startMinio() {
   const env = { ...credentials, MINIO_BROWSER: "off", MINIO_UPDATE: "off" }
   const process = new Process(binary, ["server", "--quiet", "--address", `127.0.0.1:${port}`, directory], env)
   await answers(`http://127.0.0.1:${port}/headwater`, process)
-  const flags = ["--store", "s3://headwater/official", "--s3-endpoint", `http://127.0.0.1:${port}`, "--s3-region", "us-east-1"]
-  const keys = ["--s3-access-key-id", credentials.MINIO_ROOT_USER]
-  keys.push("--s3-secret-access-key", credentials.MINIO_ROOT_PASSWORD)
+  const flags = ["--store", "s3://headwater/official", "--endpoint", `http://127.0.0.1:${port}`, "--region", "us-east-1"]
+  const keys = ["--access-key-id", credentials.MINIO_ROOT_USER]
+  keys.push("--secret-access-key", credentials.MINIO_ROOT_PASSWORD)
   return { flags: [...flags, ...keys], process }
 }

@@ -15,8 +15,8 @@ pub use toxiproxy::Toxiproxy;
 /// The flags of a server whose store is the bucket at `endpoint`.
 pub fn on_bucket(endpoint: &str, bucket: &str, prefix: &str) -> Vec<String> {
     let store = format!("s3://{bucket}/{prefix}");
-    let flags = ["--store", &store, "--s3-endpoint", endpoint, "--s3-region", "us-east-1"];
-    let keys = ["--s3-access-key-id", ACCESS_KEY, "--s3-secret-access-key", SECRET_KEY];
+    let flags = ["--store", &store, "--endpoint", endpoint, "--region", "us-east-1"];
+    let keys = ["--access-key-id", ACCESS_KEY, "--secret-access-key", SECRET_KEY];
     flags.into_iter().chain(keys).map(str::to_owned).collect()
 }
 
