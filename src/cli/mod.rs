@@ -87,6 +87,18 @@ mod tests {
     }
 
     #[test]
+    fn the_file_counts_with_and_without_serve() {
+        let directory = tempfile::tempdir().unwrap_or_else(|e| panic!("{e}"));
+        let path = directory.path().join("headwater.toml");
+        std::fs::write(&path, "store = 'memory:'\npipeline = 2").unwrap_or_else(|e| panic!("{e}"));
+        let path = path.to_string_lossy().into_owned();
+        for args in [vec!["--config", &path], vec!["serve", "--config", &path, "--pipeline", "2"]] {
+            let settings = settings(&args).unwrap_or_else(|e| panic!("{args:?}: {e}"));
+            assert_eq!((&*settings.store.store, settings.engine.pipeline), ("memory:", 2));
+        }
+    }
+
+    #[test]
     fn settings_that_contradict_each_other_are_one_line() {
         let error = settings(&["--grace", "15m"]).err().unwrap_or_default();
         assert!(error.starts_with("grace must be more than twice seal-age") && !error.contains('\n'), "{error}");

@@ -67,6 +67,7 @@ impl Ticket {
     }
 }
 
+#[expect(clippy::large_enum_variant, reason = "most messages are writes")]
 #[derive(Debug)]
 pub(super) enum Message {
     Write(Write),

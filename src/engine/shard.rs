@@ -47,6 +47,7 @@ pub(super) enum Event {
 }
 
 /// Who waits for a stream's manifest.
+#[expect(clippy::large_enum_variant, reason = "most of those who wait are writes")]
 #[derive(Debug)]
 pub(super) enum Waiting {
     Write(Write),

@@ -156,7 +156,7 @@ impl Probe<'_> {
             (Some(_), _) => {
                 refuse(format!("one of {RACERS} racing {what} was accepted, but another's bytes are there"))
             }
-            (None, _) if perhaps.iter().any(|body| is_winner(&body)) => Ok(()),
+            (None, _) if perhaps.iter().any(is_winner) => Ok(()),
             (None, Some(failure)) => Err(unanswered(&failure)),
             (None, None) => refuse(format!("none of {RACERS} racing {what} was accepted")),
         }

@@ -6,7 +6,7 @@ use headwater::settings::HttpSettings;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 
-use crate::server::Server;
+use crate::server::{Server, soon};
 
 async fn connect(server: &Server) -> TcpStream {
     TcpStream::connect(server.address()).await.unwrap_or_else(|e| panic!("{e}"))
@@ -80,7 +80,7 @@ async fn a_body_that_does_not_come_is_given_up() {
         )
         .await;
         let mut start = [0; 12];
-        let _ = stream.read_exact(&mut start).await;
+        let _ = soon(stream.read_exact(&mut start)).await;
         assert_eq!(&start, b"HTTP/1.1 408");
     }
 }
@@ -93,7 +93,7 @@ async fn a_connection_that_never_asks_is_closed() {
         let mut stream = connect(&server).await;
         say(&mut stream, beginning).await;
         // It ends at all; how soon is not measured.
-        rest(&mut stream).await;
+        soon(rest(&mut stream)).await;
     }
 }
 
@@ -112,7 +112,7 @@ async fn a_subscriber_that_does_not_read_is_let_go() {
     // stalled one is gone.
     let mut third = connect(&server).await;
     say(&mut third, "GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n").await;
-    assert!(rest(&mut third).await.starts_with("HTTP/1.1 200"));
+    assert!(soon(rest(&mut third)).await.starts_with("HTTP/1.1 200"));
     drop(stream);
 }
 

@@ -70,3 +70,12 @@ async fn the_closing_append_may_be_repeated_by_its_producer() {
     assert_eq!((other.status.as_u16(), other.header("stream-closed")), (409, "true"));
     assert_eq!(server.get("s").send().await.text(), "end");
 }
+
+#[tokio::test]
+async fn a_producers_close_without_a_body_is_204() {
+    let server = Server::start().await;
+    server.text("s", "").await;
+    let reply = server.post("s").producer("p", 0, 0).with("stream-closed", "true").send().await;
+    assert_eq!((reply.status.as_u16(), reply.header("stream-closed")), (204, "true"));
+    assert_eq!((reply.header("producer-epoch"), reply.header("producer-seq")), ("0", "0"));
+}

@@ -281,3 +281,9 @@ impl Open {
         events
     }
 }
+
+/// Fails instead of waiting for ever for what should happen in a moment.
+pub async fn soon<T>(happens: impl Future<Output = T>) -> T {
+    let patience = std::time::Duration::from_secs(30);
+    tokio::time::timeout(patience, happens).await.unwrap_or_else(|_| panic!("it does not happen"))
+}

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use headwater::settings::HttpSettings;
 
-use crate::server::Server;
+use crate::server::{Server, soon};
 
 #[tokio::test]
 async fn live_reads_end_as_if_their_time_were_over() {
@@ -17,11 +17,11 @@ async fn live_reads_end_as_if_their_time_were_over() {
     server.head("s").send().await;
     tokio::time::sleep(Duration::from_millis(50)).await;
     let ended = stop.send();
-    let reply = poll.await.unwrap_or_else(|e| panic!("{e}"));
+    let reply = soon(poll).await.unwrap_or_else(|e| panic!("{e}"));
     assert_eq!((reply.status.as_u16(), reply.header("stream-next-offset")), (204, &*tail));
-    let events = sse.events().await;
+    let events = soon(sse.events()).await;
     assert_eq!(events.last().map(|last| last.field("streamNextOffset")), Some(tail.into()));
-    ended.await.unwrap_or_else(|e| panic!("{e}"));
+    soon(ended).await.unwrap_or_else(|e| panic!("{e}"));
 }
 
 #[tokio::test]
@@ -33,7 +33,7 @@ async fn a_client_that_does_not_let_go_is_cut_off() {
     let head = "POST /v1/stream/s HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\ncontent-length: 10\r\n\r\nhalf";
     tokio::io::AsyncWriteExt::write_all(&mut stream, head.as_bytes()).await.unwrap_or_else(|e| panic!("{e}"));
     server.head("s").send().await;
-    stop.send().await.unwrap_or_else(|e| panic!("{e}"));
+    soon(stop.send()).await.unwrap_or_else(|e| panic!("{e}"));
 }
 
 #[tokio::test]

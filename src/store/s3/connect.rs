@@ -79,9 +79,9 @@ impl Default for S3Options {
             region: None,
             path_style: false,
             keys: None,
-            connect_timeout: Duration::from_secs(3),
-            attempt_timeout: Duration::from_secs(10),
-            operation_timeout: Duration::from_secs(30),
+            connect_timeout: Duration::from_secs(2),
+            attempt_timeout: Duration::from_secs(5),
+            operation_timeout: Duration::from_secs(15),
             attempts: 4,
             checksums: Checksums::WhenRequired,
         }
