@@ -289,6 +289,70 @@ impl World {
         }
     }
 
+    /// Writes until the stream is closed, by this writer's last message or by another's. Says what was acknowledged,
+    /// and whether the close was its own.
+    async fn write_and_close(self: Arc<World>, name: StreamName, id: String) -> (Sent, bool) {
+        let mut sent = Sent::default();
+        let last = self.ids.between(3, 12);
+        for seq in 0..=last {
+            let message = self.message(&id, seq);
+            loop {
+                let producer = Some(Producer { id: id.clone(), epoch: 0, seq });
+                match self.append(&name, &message, producer, seq == last).await {
+                    Ok(()) => break sent.acked.push(message),
+                    Err(EngineError::Rejected(Rejection::Closed { .. })) => {
+                        // An earlier attempt may have been stored before another writer closed.
+                        sent.unknown.push(message);
+                        return (sent, false);
+                    }
+                    Err(EngineError::Rejected(rejection)) => panic!("{id} {seq} was rejected: {rejection}"),
+                    Err(_) => self.pause(10, 500).await,
+                }
+            }
+            self.pause(1, 600).await;
+        }
+        (sent, true)
+    }
+
+    /// Several writers race to close a stream: exactly one does, and its message is the last.
+    async fn close_by_turns(self: Arc<World>, index: usize) {
+        let end = tokio::time::Instant::now() + STORM;
+        let mut round = 0;
+        while tokio::time::Instant::now() < end {
+            round += 1;
+            let stream = name(&format!("closing/{index}/{round}"));
+            while self.create(&stream, "").await.is_err() {
+                self.pause(10, 300).await;
+            }
+            let writers: Vec<_> = (0..3)
+                .map(|writer| tokio::spawn(Arc::clone(&self).write_and_close(stream.clone(), format!("c{writer}"))))
+                .collect();
+            let mut written = Vec::new();
+            for writer in writers {
+                written.push(writer.await.unwrap_or_else(|e| panic!("a closer failed: {e}")));
+            }
+            let closers: Vec<_> = written.iter().filter(|(_, closed)| *closed).collect();
+            assert_eq!(closers.len(), 1, "{stream} was closed by {} writers", closers.len());
+            let content = self.closed_content(&stream).await;
+            let last = closers[0].0.acked.last().map_or("?", String::as_str);
+            assert!(content.ends_with(last), "after the close with {last}: {content}");
+            let sent: Vec<Sent> = written.into_iter().map(|(sent, _)| sent).collect();
+            check(&content, &sent);
+        }
+    }
+
+    /// A replica that is cut off may not have heard of the close yet.
+    async fn closed_content(&self, name: &StreamName) -> String {
+        loop {
+            if let Some(engine) = self.engine()
+                && engine.stat(name).await.is_ok_and(|stream| stream.closed.is_some())
+            {
+                return self.content(&engine, name).await;
+            }
+            self.pause(10, 300).await;
+        }
+    }
+
     async fn content(&self, engine: &Engine, name: &StreamName) -> String {
         let mut seen = String::new();
         let mut offset = ReadFrom::Start;
@@ -296,10 +360,17 @@ impl World {
             let page = match engine.locate(name, offset).await {
                 Ok(page) => page,
                 // The bucket is slow even when it is calm.
+                Err(EngineError::Unavailable { .. }) => {
+                    self.pause(10, 100).await;
+                    continue;
+                }
+                Err(error) => panic!("{name}: {error}"),
+            };
+            let bytes = match engine.fetch(name, &page).await {
+                Ok((bytes, _)) => bytes,
                 Err(EngineError::Unavailable { .. }) => continue,
                 Err(error) => panic!("{name}: {error}"),
             };
-            let (bytes, _) = engine.fetch(name, &page).await.unwrap_or_else(|e| panic!("{name}: {e}"));
             seen.push_str(&String::from_utf8_lossy(&bytes));
             if page.reaches_tail() {
                 return seen;
@@ -351,6 +422,7 @@ pub async fn run(seed: u64, replicas: usize, faults: u64) -> String {
     }
     let reborn = name("reborn");
     let lives = [
+        tokio::spawn(Arc::clone(&world).close_by_turns(0)),
         tokio::spawn(Arc::clone(&world).reincarnate(reborn.clone())),
         tokio::spawn(Arc::clone(&world).watch_lives(reborn.clone())),
         tokio::spawn(Arc::clone(&world).watch_lives(reborn)),
