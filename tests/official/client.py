@@ -9,6 +9,7 @@ import os
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 import traceback
@@ -32,7 +33,7 @@ class Server:
             port = str(listener.getsockname()[1])
         self.url = f"http://127.0.0.1:{port}"
         self.command = [word.replace("{port}", port) for word in json.loads(os.environ["HEADWATER_SERVER"])]
-        self.log = open(os.path.join(os.environ.get("TMPDIR", "/tmp"), f"headwater-py-{port}.log"), "w+b")
+        self.log = tempfile.TemporaryFile()
         self.start()
 
     def start(self):
@@ -63,7 +64,6 @@ class Server:
     def end(self):
         self.kill()
         self.log.close()
-        os.unlink(self.log.name)
 
 
 class Producer:
