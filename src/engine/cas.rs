@@ -14,7 +14,8 @@ const ATTEMPTS: u32 = 8;
 #[derive(Debug)]
 pub(super) enum Replaced {
     Written(Version),
-    /// Someone else's write came first; this one is not there and never will be.
+    /// Someone else's write is there now. If an attempt of this one had an unknown outcome, that may have been applied
+    /// and then replaced, by someone who built on it.
     Lost,
 }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::EngineError;
 use super::cas::{self, Replaced};
 use super::context::Context;
+use super::load;
 use super::read::{self, Owner};
 use super::state::{Base, Committed};
 use super::tail::Missing;
@@ -96,8 +97,7 @@ pub(super) async fn seal(context: &Context, plan: &Plan) -> Result<Sealed, Engin
             Ok(Sealed::Written { base, garbage: plan.garbage.clone() })
         }
         Replaced::Lost => {
-            // The manifest that names them is not there and never will be.
-            delete_chunks(context, &plan.name, &built.uploaded).await;
+            delete_unnamed(context, &plan.name, &built.uploaded).await;
             Ok(Sealed::Outdated)
         }
     }
@@ -111,6 +111,16 @@ pub(super) async fn delete_chunks(context: &Context, name: &StreamName, chunks: 
             tracing::warn!(%error, "chunk not deleted");
         }
     }
+}
+
+/// Deletes the chunks that the stream's manifest does not name. Only for chunks of a manifest that was refused: either it
+/// was never there, and nobody knows them, or it was, and then the one that is there now was made by someone who had
+/// read it.
+async fn delete_unnamed(context: &Context, name: &StreamName, chunks: &[(u64, u128)]) {
+    let Ok(Base { manifest: Some(manifest), .. }) = load::read_manifest(context, name).await else { return };
+    let is_named = |nonce: u128| manifest.chunks.iter().any(|chunk| chunk.nonce == nonce);
+    let unnamed: Vec<(u64, u128)> = chunks.iter().copied().filter(|(_, nonce)| !is_named(*nonce)).collect();
+    delete_chunks(context, name, &unnamed).await;
 }
 
 struct Built {
@@ -299,3 +309,7 @@ pub(super) async fn upload(
         }
     }
 }
+
+#[cfg(test)]
+#[path = "seal_tests.rs"]
+mod tests;

@@ -1,0 +1,92 @@
+use std::time::Duration;
+
+use super::*;
+use crate::clock::{Clock, Ids};
+use crate::engine::tail::Tails;
+use crate::layout::entry::{self, Header};
+use crate::protocol::stream::{Appended, Body, Data, Effect};
+use crate::protocol::{ContentType, Lifetime};
+use crate::settings::EngineSettings;
+use crate::store::Store;
+use crate::store::faulty::{Fate, Faulty};
+use crate::store::memory::MemoryStore;
+
+const PAGE: u64 = 1 << 20;
+
+fn context(store: Arc<dyn Store>, seed: u64) -> Context {
+    let settings = EngineSettings { inline_bytes: 4, ..EngineSettings::default() };
+    Context {
+        tails: Tails::new(1 << 20, 1 << 20),
+        store,
+        settings,
+        clock: Clock::tokio(1_800_000_000_000),
+        ids: Ids::seeded(seed),
+        writer: u128::from(seed),
+        shards: 1,
+        page_bytes: PAGE,
+    }
+}
+
+fn name() -> StreamName {
+    StreamName::new("s").unwrap_or_else(|e| panic!("{e}"))
+}
+
+fn incarnation() -> Incarnation {
+    Incarnation::new(7).unwrap_or_else(|| panic!("it is in range"))
+}
+
+fn appended(start: u64, text: &'static str) -> Effect {
+    let body = Body { data: Data::Inline(Bytes::from_static(text.as_bytes())), ends: vec![text.len() as u32] };
+    Effect::Appended(Appended { incarnation: incarnation(), start, body, seq: None, producer: None, close: false })
+}
+
+/// Puts an entry in the log and folds it.
+async fn write(store: &dyn Store, committed: &mut Committed, position: u64, effects: &[Effect]) {
+    let header = Header { shard: 0, position, id: 1, prev: 0, writer: 0, at: 0 };
+    let stream = name();
+    let object = entry::encode(&header, effects.iter().map(|effect| (&stream, effect)));
+    let put = store.put(&key::log(0, position), object, Condition::Absent).await;
+    assert!(put.is_ok_and(|reply| matches!(reply.value, Put::Written(_))));
+    for effect in effects {
+        assert!(committed.fold(position, 0, effect, PAGE).is_ok());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chunk_stays_if_a_manifest_that_was_not_heard_of_had_named_it_and_another_builds_on_that() {
+    let bucket: Arc<dyn Store> = Arc::new(MemoryStore::new(Clock::tokio(1_800_000_000_000)));
+    let faulty = Arc::new(Faulty::new(Arc::clone(&bucket), Ids::seeded(1)));
+    let (one, other) = (context(faulty.clone(), 2), context(Arc::clone(&bucket), 3));
+
+    let created = Effect::Created {
+        incarnation: incarnation(),
+        content_type: ContentType::default(),
+        lifetime: Lifetime::Forever,
+    };
+    let mut committed = Committed::default();
+    write(&*bucket, &mut committed, 1, &[created, appended(0, "first")]).await;
+    committed.base = Some(Base { manifest: None, version: None });
+    let plan = Plan::new(0, &name(), 1, &committed).unwrap_or_else(|| panic!("the manifest is known"));
+
+    // One seals; its manifest is written, but it does not hear of it. Before it tries again, the other has sealed too.
+    faulty.next_put(&key::manifest(&name()), Fate::Unheard);
+    let sealing_again = async {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        let base = load::read_manifest(&other, &name()).await.unwrap_or_else(|e| panic!("{e}"));
+        assert!(base.manifest.is_some(), "the first manifest was to be there by now");
+        assert_eq!(committed.rebase(base, PAGE), Ok(()));
+        write(&*bucket, &mut committed, 2, &[appended(5, "second")]).await;
+        let plan = Plan::new(0, &name(), 2, &committed).unwrap_or_else(|| panic!("the manifest is known"));
+        assert!(matches!(seal(&other, &plan).await, Ok(Sealed::Written { .. })));
+    };
+    let (first, ()) = tokio::join!(seal(&one, &plan), sealing_again);
+    assert!(matches!(first, Ok(Sealed::Outdated)), "{first:?}");
+
+    let base = load::read_manifest(&other, &name()).await.unwrap_or_else(|e| panic!("{e}"));
+    let chunks = base.manifest.map_or_else(Vec::new, |manifest| manifest.chunks.clone());
+    assert_eq!(chunks.len(), 2);
+    for chunk in chunks {
+        let object = bucket.get(&key::chunk(&name(), incarnation(), chunk.nonce)).await;
+        assert!(object.is_ok_and(|reply| reply.value.is_some()), "the chunk at {} is gone", chunk.start);
+    }
+}
