@@ -48,8 +48,9 @@ impl Settings {
 /// How the engine batches, seals, caches and forgets.
 #[derive(Debug, Clone, Args, Serialize)]
 pub struct EngineSettings {
-    /// Longest wait of an append for company: at most one log object per shard and interval. Longer is cheaper,
-    /// shorter is faster: four busy shards cost at most $3.60 an hour at 20ms, $0.29 at 250ms (at $5 per million PUTs)
+    /// Longest wait of an append for company: at most one log object per shard and interval, on average. Longer is
+    /// cheaper, shorter is faster: four busy shards cost at most $3.60 an hour at 20ms, $0.29 at 250ms (at $5 per
+    /// million PUTs). A shard that was idle writes at once
     #[arg(long, env = "HEADWATER_COMMIT_INTERVAL", default_value = "20ms", value_parser = duration, value_name = "DURATION")]
     #[serde(serialize_with = "show_duration")]
     pub commit_interval: Duration,

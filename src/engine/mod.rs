@@ -6,6 +6,7 @@
 //! | [`shard`] | one task per shard: takes in messages and events, loads and reloads |
 //! | [`handle`] | what passes between that task and those who use it |
 //! | [`stage`] | group commit: judges writes, forms entries, answers when they are committed |
+//! | [`pace`] | how often an entry may be written: what it costs against how long it takes |
 //! | [`log`] | the shard log: put-if-absent, chain rule, ambiguity, freshness |
 //! | [`state`] | committed state: one fold for own, foreign and replayed entries |
 //! | [`load`] | cold load from the checkpoint and the entries since; manifests |
@@ -27,6 +28,7 @@ mod handle;
 mod load;
 mod log;
 mod open;
+mod pace;
 mod read;
 mod seal;
 mod shard;

@@ -19,6 +19,7 @@ use super::context::Context;
 use super::handle::{Answer, Handle, Message, View, Write};
 use super::load::{self, Loaded};
 use super::log::{Ahead, Log, Settled};
+use super::pace::Pace;
 use super::seal::Sealed;
 use super::stage::Batch;
 use super::state::{Base, Cell};
@@ -92,7 +93,9 @@ pub(super) struct Shard {
     pub speculative: HashMap<StreamName, super::stage::Speculative>,
     /// Answers that change nothing, waiting for the head to be confirmed.
     pub held_back: Vec<super::stage::Judged>,
-    pub last_flush: Option<Instant>,
+    pub pace: Pace,
+    /// The store did not answer: leave it alone until then.
+    pub not_before: Option<Instant>,
 
     pub checkpoint: Held,
     pub checkpointing: bool,
@@ -129,7 +132,8 @@ pub(super) fn spawn(context: &Arc<Context>, number: u32) -> Handle {
         in_flight: VecDeque::new(),
         speculative: HashMap::new(),
         held_back: Vec::new(),
-        last_flush: None,
+        pace: Pace::default(),
+        not_before: None,
         checkpoint: Held::default(),
         checkpointing: false,
         entries_since_checkpoint: 0,

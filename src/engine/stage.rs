@@ -73,9 +73,9 @@ impl Shard {
         if self.queue.is_empty() || self.in_flight.len() >= self.context.settings.pipeline as usize || self.probing {
             return None;
         }
-        let due = self.last_flush.map(|last| last + self.context.settings.commit_interval);
         let is_full = self.queued_bytes >= self.context.settings.batch_bytes;
-        Some(due.filter(|_| !is_full).unwrap_or_else(Instant::now))
+        let paced = self.pace.due(self.in_flight.is_empty(), self.context.settings.commit_interval);
+        Some(paced.filter(|_| !is_full).max(self.not_before).unwrap_or_else(Instant::now))
     }
 
     /// Writes a batch if one is due.
@@ -194,7 +194,7 @@ impl Shard {
         }
         judged.splice(..0, std::mem::take(&mut self.held_back));
         let sent = Instant::now();
-        self.last_flush = Some(sent);
+        self.pace.spend(sent, self.context.settings.commit_interval);
         let (context, key, body) = (Arc::clone(&self.context), key::log(self.number, position), object.clone());
         self.tasks.spawn(async move {
             let settled = log::propose(&context, &key, id, &body).await;
@@ -346,7 +346,7 @@ impl Shard {
             judged.write.answer(Answer::No(error.clone()));
         }
         // Writes that wait are tried again when the store had time to recover.
-        self.last_flush = Some(Instant::now() + super::error::retry_after());
+        self.not_before = Some(Instant::now() + super::error::retry_after());
     }
 
     /// The head is absent, but it was long ago that this replica knew so: it may have been written and deleted since.
