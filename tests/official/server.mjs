@@ -26,6 +26,7 @@ export class Process {
 
   constructor(command, args, env = {}) {
     this.#child = spawn(command, args, { env: { ...process.env, ...env }, stdio: ["ignore", "pipe", "pipe"] })
+    process.once("exit", () => this.#child.kill("SIGKILL"))
     this.#exited = new Promise((done) => {
       this.#child.on("exit", done)
       this.#child.on("error", (error) => {
@@ -135,10 +136,10 @@ export async function startMinio() {
   const port = await freePort()
   const credentials = { MINIO_ROOT_USER: "headwater", MINIO_ROOT_PASSWORD: "headwater-secret" }
   const env = { ...credentials, MINIO_BROWSER: "off", MINIO_UPDATE: "off" }
-  const process = new Process(binary, ["server", "--quiet", "--address", `127.0.0.1:${port}`, directory], env)
-  await answers(`http://127.0.0.1:${port}/headwater`, process)
+  const minio = new Process(binary, ["server", "--quiet", "--address", `127.0.0.1:${port}`, directory], env)
+  await answers(`http://127.0.0.1:${port}/headwater`, minio)
   const flags = ["--store", "s3://headwater/official", "--endpoint", `http://127.0.0.1:${port}`, "--region", "us-east-1"]
   const keys = ["--access-key-id", credentials.MINIO_ROOT_USER]
   keys.push("--secret-access-key", credentials.MINIO_ROOT_PASSWORD)
-  return { flags: [...flags, ...keys], process }
+  return { flags: [...flags, ...keys], process: minio }
 }
