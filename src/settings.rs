@@ -90,8 +90,8 @@ pub struct EngineSettings {
     /// Log objects between two checkpoints of a shard: what a cold start has to read
     #[arg(long, env = "HEADWATER_CHECKPOINT_ENTRIES", default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
     pub checkpoint_entries: u64,
-    /// How long log objects stay after the last one who may need them; a replica that was away for half of it starts
-    /// over. All replicas of a bucket must use the same
+    /// How long log objects of a new bucket stay after the last one who may need them; a replica that was away for half
+    /// of it starts over. Fixed at its creation, because replicas must agree on it
     #[arg(long, env = "HEADWATER_GRACE", default_value = "1h", value_parser = duration, value_name = "DURATION")]
     #[serde(serialize_with = "show_duration")]
     pub grace: Duration,
@@ -126,6 +126,8 @@ impl Default for EngineSettings {
 impl EngineSettings {
     fn validate(&self) -> Result<(), String> {
         let demand = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
+        demand(self.sync_interval >= Duration::from_millis(10), "sync-interval must be at least 10ms")?;
+        demand(!self.append_timeout.is_zero(), "append-timeout must be more than zero")?;
         demand(
             self.grace > self.seal_age * 2,
             "grace must be more than twice seal-age: else the log is cut too early",

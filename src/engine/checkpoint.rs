@@ -16,7 +16,9 @@ use crate::store::{Condition, StoreTime, Version};
 pub(super) struct Held {
     pub checkpoint: Option<Checkpoint>,
     pub version: Option<Version>,
-    /// It was in place at this time.
+    /// It may have been replaced after this time: what freshness may be taken from.
+    pub asked_at: StoreTime,
+    /// It was in place at this time, or before: what a grace period may be counted from.
     pub known_at: StoreTime,
 }
 
@@ -35,10 +37,21 @@ impl Held {
         self.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.floor > checkpoint.truncated.max(1))
     }
 
-    /// The checkpoint to write next. An entry may be deleted only once a checkpoint that does not need it has been in
+    /// The checkpoint to write next; `None` if this replica is behind the one in place, which must never go back: what
+    /// that one covers may have been deleted. An entry may be deleted only once a checkpoint that does not need it has been in
     /// place for the grace period: whoever loaded an earlier one has finished or started over by then.
-    pub fn next(&self, shard: u32, log: &Log, unsealed: Vec<Unsealed>, now: StoreTime, grace: Duration) -> Checkpoint {
+    pub fn next(
+        &self,
+        shard: u32,
+        log: &Log,
+        unsealed: Vec<Unsealed>,
+        now: StoreTime,
+        grace: Duration,
+    ) -> Option<Checkpoint> {
         let position = log.next - 1;
+        if position < self.position() {
+            return None;
+        }
         // Bytes in chunks of their own need no entry.
         let in_log = |stream: &Unsealed| stream.runs.iter().find(|run| run.nonce.is_none()).map(|run| run.position);
         let floor = unsealed.iter().filter_map(in_log).min().unwrap_or(position + 1);
@@ -53,7 +66,8 @@ impl Held {
         truncated = published.iter().filter(old).map(|published| published.floor).fold(truncated, u64::max);
         published.retain(|published| published.floor > truncated);
         published.dedup_by_key(|published| published.floor);
-        Checkpoint { shard, position, id: log.last_id, at: log.last_at, floor, truncated, published, unsealed }
+        assert!(truncated <= position + 1, "what this checkpoint does not cover must not be deleted");
+        Some(Checkpoint { shard, position, id: log.last_id, at: log.last_at, floor, truncated, published, unsealed })
     }
 }
 
@@ -68,7 +82,7 @@ pub(super) async fn publish(context: &Context, shard: u32, held: Held, next: Che
             let (position, unsealed) = (next.position, next.unsealed.len());
             tracing::debug!(shard, position, unsealed, floor = next.floor, "checkpoint written");
             truncate(context, shard, held.truncated(), next.truncated).await;
-            Ok(Held { checkpoint: Some(next), version: Some(version), known_at })
+            Ok(Held { checkpoint: Some(next), version: Some(version), asked_at: known_at, known_at })
         }
         Replaced::Lost => load::read_checkpoint(context, shard).await,
     }

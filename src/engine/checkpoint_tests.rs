@@ -22,7 +22,8 @@ fn unsealed(runs: &[(u64, Option<u128>)]) -> Unsealed {
 /// Writes the next checkpoint at `now`, as if nobody interfered.
 fn write(held: &Held, next: u64, streams: Vec<Unsealed>, now: u64) -> Held {
     let checkpoint = held.next(0, &log(next), streams, StoreTime(now), GRACE);
-    Held { checkpoint: Some(checkpoint), version: None, known_at: StoreTime(now) }
+    assert!(checkpoint.is_some());
+    Held { checkpoint, version: None, asked_at: StoreTime(now), known_at: StoreTime(now) }
 }
 
 fn floor_and_truncated(held: &Held) -> (u64, u64) {
@@ -62,4 +63,11 @@ fn truncation_never_goes_back_and_what_is_settled_is_not_carried_along() {
         assert!(published <= 12, "{published} old checkpoints are carried along");
     }
     assert!(before > 10, "nothing was ever truncated");
+}
+
+#[test]
+fn a_checkpoint_never_goes_back() {
+    let held = write(&Held::default(), 20, vec![], 0);
+    assert_eq!(held.next(0, &log(19), vec![], StoreTime(1_000_000), GRACE), None);
+    assert!(held.next(0, &log(20), vec![], StoreTime(1_000_000), GRACE).is_some());
 }

@@ -3,6 +3,8 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use super::tail::Tails;
 use crate::clock::{Clock, Ids};
 use crate::store::{Store, StoreError};
@@ -19,6 +21,8 @@ pub(super) struct Context {
     pub shards: u32,
     pub page_bytes: u64,
     pub tails: Tails,
+    /// One merge of chunks at a time.
+    pub merging: Semaphore,
 }
 
 impl Context {

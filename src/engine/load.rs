@@ -28,7 +28,7 @@ pub(super) async fn load(context: &Context, shard: u32, cells: &Cells) -> Result
     loop {
         cells.clear();
         let held = read_checkpoint(context, shard).await?;
-        let started = held.known_at;
+        let started = held.asked_at;
         let mut log = restore(context, shard, &held, cells)?;
         loop {
             let ahead = log::read_ahead(context, shard, log.next).await?;
@@ -49,15 +49,16 @@ pub(super) async fn load(context: &Context, shard: u32, cells: &Cells) -> Result
 
 pub(super) async fn read_checkpoint(context: &Context, shard: u32) -> Result<Held, EngineError> {
     let key = key::checkpoint(shard);
+    let asked_at = context.store.last_seen();
     let object = context.store.get(&key).await?.value;
     let known_at = context.store.last_seen();
-    let Some(object) = object else { return Ok(Held { known_at, ..Held::default() }) };
+    let Some(object) = object else { return Ok(Held { asked_at, known_at, ..Held::default() }) };
     let checkpoint: Checkpoint =
         document::decode(&object.body).map_err(|error| EngineError::Damaged { key: key.clone(), what: error.0 })?;
     if checkpoint.shard != shard {
         return Err(EngineError::Damaged { key, what: format!("it is the checkpoint of shard {}", checkpoint.shard) });
     }
-    Ok(Held { checkpoint: Some(checkpoint), version: Some(object.version), known_at })
+    Ok(Held { checkpoint: Some(checkpoint), version: Some(object.version), asked_at, known_at })
 }
 
 fn restore(context: &Context, shard: u32, held: &Held, cells: &Cells) -> Result<Log, EngineError> {

@@ -50,7 +50,7 @@ pub use self::admission::Admission;
 use self::admission::Gate;
 use self::context::Context;
 pub use self::error::EngineError;
-use self::error::{damaged_cluster, stopping};
+use self::error::{damaged_cluster, retry_after, stopping};
 pub use self::follow::Changes;
 use self::handle::{Handle, Message};
 use self::read::Owner;
@@ -61,6 +61,9 @@ use crate::layout::key;
 use crate::protocol::offset;
 use crate::protocol::stream::{Append, Command, Create, Outcome};
 use crate::protocol::{Incarnation, ReadFrom, Rejection, Stream, StreamName};
+
+/// How often a manifest is read again for bytes that are not where it says, before that counts as damage.
+const REFRESHES: u32 = 3;
 
 /// Keeps streams. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -203,7 +206,7 @@ impl Engine {
         };
         let range = page.start..page.end;
         let mut cell = self.cell(name, false).await?;
-        let mut may_refresh = true;
+        let mut refreshed = 0;
         loop {
             let parts = {
                 let committed = cell.lock();
@@ -222,12 +225,13 @@ impl Engine {
                 },
                 None => (key::manifest(name), format!("no chunk has all bytes {}..{}", range.start, range.end)),
             };
-            if !may_refresh {
+            if refreshed == REFRESHES {
                 let (key, what) = missing;
                 return Err(EngineError::Damaged { key, what });
             }
-            // Another replica may have moved the bytes; its manifest says where they are now.
-            may_refresh = false;
+            // Another replica may have moved the bytes; its manifest says where they are now. Not always the first that
+            // is read: that may have been asked for by someone else a moment before.
+            refreshed += 1;
             cell = ask(shard, |reply| Message::Refresh { name: name.clone(), reply }, self.patience()).await??;
         }
     }
@@ -236,6 +240,10 @@ impl Engine {
     pub async fn ready(&self) -> Result<(), EngineError> {
         if self.0.is_draining.load(Ordering::Acquire) {
             return Err(stopping());
+        }
+        if self.0.shards.iter().any(|shard| shard.mailbox.is_closed()) {
+            let why = "a shard has failed; this process must be started anew".to_owned();
+            return Err(EngineError::Unavailable { why, retry_after: retry_after() });
         }
         let found = self.0.context.store.get(key::CLUSTER).await?.value;
         found.map(|_| ()).ok_or_else(|| damaged_cluster("it is missing"))

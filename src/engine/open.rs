@@ -2,6 +2,9 @@
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
 
 use super::admission::Gate;
 use super::cas::{self, Replaced};
@@ -25,6 +28,7 @@ impl Engine {
         ids: Ids,
     ) -> Result<Engine, EngineError> {
         let mut context = Context {
+            merging: Semaphore::new(1),
             tails: Tails::new(settings.log_cache, settings.page_cache),
             writer: ids.id(),
             shards: settings.shards,
@@ -36,6 +40,7 @@ impl Engine {
         };
         let cluster = read_or_write(&context).await?;
         (context.shards, context.page_bytes) = (cluster.shards, cluster.page_bytes);
+        context.settings.grace = Duration::from_millis(cluster.grace);
         let context = Arc::new(context);
         let shards = (0..context.shards).map(|number| shard::spawn(&context, number)).collect();
         let gate = Gate::new(context.settings.queue_bytes);
@@ -51,6 +56,7 @@ async fn read_or_write(context: &Context) -> Result<Cluster, EngineError> {
         id: format!("{:032x}", context.ids.id()),
         shards: context.shards,
         page_bytes: context.page_bytes,
+        grace: millis(context.settings.grace),
         created_at: context.clock.now(),
     };
     let write_id = context.ids.id();
@@ -64,13 +70,23 @@ async fn read_or_write(context: &Context) -> Result<Cluster, EngineError> {
 async fn read(context: &Context) -> Result<Option<Cluster>, EngineError> {
     let Some(object) = context.store.get(key::CLUSTER).await?.value else { return Ok(None) };
     let cluster: Cluster = document::decode(&object.body).map_err(|error| damaged_cluster(&error.0))?;
-    if cluster.shards == 0 || cluster.page_bytes == 0 {
-        return Err(damaged_cluster("it has no shards, or pages without bytes"));
+    if cluster.shards == 0 || cluster.page_bytes == 0 || cluster.grace == 0 {
+        return Err(damaged_cluster("it has no shards, pages without bytes, or no grace period"));
     }
     let settings = &context.settings;
-    if (cluster.shards, cluster.page_bytes) != (settings.shards, settings.page_bytes) {
-        let (shards, page_bytes) = (cluster.shards, cluster.page_bytes);
-        tracing::info!(shards, page_bytes, "the bucket was set up with other values than configured; its own are used");
+    let configured = (settings.shards, settings.page_bytes, millis(settings.grace));
+    if (cluster.shards, cluster.page_bytes, cluster.grace) != configured {
+        let Cluster { shards, page_bytes, grace, .. } = cluster;
+        tracing::info!(
+            shards,
+            page_bytes,
+            grace_ms = grace,
+            "the bucket was set up with other values than configured; its own are used"
+        );
     }
     Ok(Some(cluster))
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

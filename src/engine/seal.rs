@@ -19,10 +19,9 @@ use crate::layout::{chunk, document, key};
 use crate::protocol::{Incarnation, Stream, StreamName, page};
 use crate::store::{Condition, Put};
 
-/// This many chunks of one size class in a row become one chunk, so that a long stream's manifest stays small.
-const MERGE: usize = 8;
-/// Chunks of at least this size are left alone.
-const LARGEST_MERGED: u64 = 64 << 20;
+/// Sizes that small chunks grow to: the last chunks that are smaller than half of one become one chunk as soon as
+/// together they reach it. So each byte is rewritten once per size at most, and a long stream's manifest stays small.
+const SIZES: [u64; 3] = [1 << 20, 8 << 20, 64 << 20];
 
 /// A stream as it is to be sealed: all its records up to `log_position`.
 #[derive(Debug)]
@@ -257,10 +256,12 @@ impl Builder<'_> {
         Ok(())
     }
 
-    /// Makes one chunk of the last ones, if there are enough of a kind. Each byte is rewritten once per size class.
+    /// Makes one chunk of the last ones, if together they are large enough.
     async fn merge(&mut self) -> Result<(), Missing> {
         let chunks = &self.built.manifest.chunks;
         let Some(count) = mergeable(chunks) else { return Ok(()) };
+        // It takes several times its bytes in memory; what is not merged now will be another time.
+        let Ok(_turn) = self.context.merging.try_acquire() else { return Ok(()) };
         let last: Vec<ChunkRef> = chunks[chunks.len() - count..].to_vec();
         for old in &last {
             let whole = read::whole_chunk(self.context, self.owner.name, self.owner.incarnation, old.nonce).await?;
@@ -274,17 +275,14 @@ impl Builder<'_> {
     }
 }
 
-/// How many of the last chunks to merge: a run of at least [`MERGE`] that are no larger than a size class.
+/// How many of the last chunks to merge.
 fn mergeable(chunks: &[ChunkRef]) -> Option<usize> {
-    let mut class = 1u64 << 20;
-    while class <= LARGEST_MERGED / MERGE as u64 {
-        let of_class = chunks.iter().rev().take_while(|chunk| chunk.len <= class).count();
-        if of_class >= MERGE {
-            return Some(of_class);
-        }
-        class *= MERGE as u64;
-    }
-    None
+    let reaches = |size: u64| {
+        let small = chunks.iter().rev().take_while(|chunk| chunk.len < size / 2);
+        let (count, total) = small.fold((0, 0), |(count, total), chunk| (count + 1, total + chunk.len));
+        (total >= size).then_some(count)
+    };
+    SIZES.iter().rev().find_map(|size| reaches(*size))
 }
 
 /// Uploads a chunk's object under a fresh name, which is returned.

@@ -1,5 +1,7 @@
 use std::time::Duration;
 
+use tokio::sync::Semaphore;
+
 use super::*;
 use crate::clock::{Clock, Ids};
 use crate::engine::tail::Tails;
@@ -17,6 +19,7 @@ fn context(store: Arc<dyn Store>, seed: u64) -> Context {
     let settings = EngineSettings { inline_bytes: 4, ..EngineSettings::default() };
     Context {
         tails: Tails::new(1 << 20, 1 << 20),
+        merging: Semaphore::new(1),
         store,
         settings,
         clock: Clock::tokio(1_800_000_000_000),
@@ -88,5 +91,32 @@ async fn a_chunk_stays_if_a_manifest_that_was_not_heard_of_had_named_it_and_anot
     for chunk in chunks {
         let object = bucket.get(&key::chunk(&name(), incarnation(), chunk.nonce)).await;
         assert!(object.is_ok_and(|reply| reply.value.is_some()), "the chunk at {} is gone", chunk.start);
+    }
+}
+
+/// Seals a stream again and again, `len` bytes at a time. Returns the chunks' sizes and how many bytes were rewritten.
+fn grow(len: u64, times: u64) -> (Vec<u64>, u64) {
+    let chunk = |start, len| ChunkRef { start, len, nonce: 0, at: 0, overshoots: vec![] };
+    let (mut chunks, mut rewritten): (Vec<ChunkRef>, u64) = (Vec::new(), 0);
+    for time in 0..times {
+        chunks.push(chunk(time * len, len));
+        if let Some(count) = mergeable(&chunks) {
+            let merged: Vec<ChunkRef> = chunks.split_off(chunks.len() - count);
+            let total = merged.iter().map(|chunk| chunk.len).sum();
+            rewritten += total;
+            chunks.push(chunk(merged[0].start, total));
+        }
+    }
+    (chunks.iter().map(|chunk| chunk.len).collect(), rewritten)
+}
+
+#[test]
+fn chunks_of_a_long_stream_grow_whatever_it_is_sealed_in() {
+    let ten_gib = 10 << 30;
+    for len in [100 << 10, 700 << 10, 8 << 20, 10 << 20, 23 << 20, 40 << 20] {
+        let (chunks, rewritten) = grow(len, ten_gib / len);
+        assert!(chunks.len() <= 320, "{} chunks of 10 GiB sealed {len} at a time", chunks.len());
+        assert!(rewritten <= 3 * ten_gib, "{rewritten} bytes rewritten, sealed {len} at a time");
+        assert!(chunks.iter().all(|chunk| *chunk < 160 << 20), "a chunk of {:?}", chunks.iter().max());
     }
 }

@@ -53,8 +53,10 @@ pub(super) enum Event {
 pub(super) enum Waiting {
     Write(Write),
     Reader(oneshot::Sender<Result<Arc<Cell>, EngineError>>),
-    /// The shard itself.
+    /// The shard itself, to know more.
     Upkeep,
+    /// The shard itself, to seal the stream.
+    Seal,
 }
 
 /// Why the serving loop ended.
@@ -77,6 +79,8 @@ pub(super) struct Shard {
     pub log: Log,
     /// When `log.next` was last known to be absent, by the monotonic clock.
     pub confirmed_at: Instant,
+    /// A moment, and the store's time at it or later.
+    pub confirmed_with: (Instant, StoreTime),
     /// When the store was last asked for the head.
     pub probed_at: Instant,
     pub probing: bool,
@@ -102,6 +106,8 @@ pub(super) struct Shard {
     pub entries_since_checkpoint: u64,
     /// When the checkpoint was read or written, by the monotonic clock.
     pub checkpoint_at: Instant,
+    /// Streams that are due to be sealed, the next one first.
+    pub to_seal: VecDeque<StreamName>,
     /// Streams being sealed, and those that could not be, with when to try again.
     pub sealing: HashMap<StreamName, Option<Instant>>,
     next_upkeep: Instant,
@@ -121,6 +127,7 @@ pub(super) fn spawn(context: &Arc<Context>, number: u32) -> Handle {
         generation: 0,
         log: Log { next: 1, last_id: 0, last_at: 0, last_writer: 0, fresh_at: StoreTime::default() },
         confirmed_at: Instant::now(),
+        confirmed_with: (Instant::now(), StoreTime::default()),
         probed_at: Instant::now(),
         probing: false,
         confirm_waiters: Vec::new(),
@@ -138,6 +145,7 @@ pub(super) fn spawn(context: &Arc<Context>, number: u32) -> Handle {
         checkpointing: false,
         entries_since_checkpoint: 0,
         checkpoint_at: Instant::now(),
+        to_seal: VecDeque::new(),
         sealing: HashMap::new(),
         next_upkeep: Instant::now() + UPKEEP,
         reload: false,
@@ -217,6 +225,7 @@ impl Shard {
     async fn serve(&mut self) -> Ended {
         loop {
             self.flush();
+            self.confirm_if_asked();
             self.follow_head();
             self.finish_draining();
             if self.next_upkeep <= Instant::now() {
@@ -269,7 +278,6 @@ impl Shard {
             Message::Confirm { since, reply } => {
                 self.confirm_waiters.push((since, reply));
                 self.release_waiters();
-                self.confirm_if_asked();
             }
             Message::Drain(reply) => self.drain_waiters.push(reply),
         }
@@ -327,6 +335,7 @@ impl Shard {
                 }
                 (Waiting::Write(write), Err(error)) => write.answer(Answer::No(error.clone())),
                 (Waiting::Upkeep, _) => {}
+                (Waiting::Seal, cell) => self.manifest_for_seal(name.clone(), cell.is_ok()),
             }
         }
         self.view.followers.notify(name);
@@ -335,6 +344,7 @@ impl Shard {
     /// The head was known at `sent`, and that is now folded.
     pub fn confirm(&mut self, sent: Instant) {
         self.confirmed_at = self.confirmed_at.max(sent);
+        self.confirmed_with = (Instant::now(), self.context.store.last_seen());
         self.view.set_confirmed(Some((self.confirmed_at, self.log.fresh_at)));
         self.view.is_cut_off.store(false, Ordering::Relaxed);
         self.release_waiters();
@@ -356,6 +366,7 @@ impl Shard {
         self.tasks = JoinSet::new();
         (self.probing, self.checkpointing) = (false, false);
         self.sealing.clear();
+        self.to_seal.clear();
         self.speculative.clear();
         let open = EngineError::Unconfirmed { retry_after: super::error::retry_after() };
         for batch in std::mem::take(&mut self.in_flight) {

@@ -19,6 +19,7 @@ use super::load;
 use super::log::{self, Ahead, Settled};
 use super::shard::{Event, Shard, Waiting};
 use super::tail::EntryData;
+use crate::clock::Millis;
 use crate::layout::entry::{self, Header};
 use crate::layout::key;
 use crate::protocol::stream::{self, Append, Body, Command, Create, Data, Effect};
@@ -27,6 +28,8 @@ use crate::store::StoreError;
 
 /// The part of the grace period after which a replica that was idle asks for the store's time before it writes.
 const IDLE_PART: u32 = 8;
+/// How far this machine's clock may be ahead of the store's, in milliseconds.
+const CLOCK_TOLERANCE: Millis = 60_000;
 /// Writes in one entry, at most.
 const BATCH_WRITES: usize = 16_384;
 
@@ -93,9 +96,8 @@ impl Shard {
 
     fn stage_batch(&mut self) {
         let last = self.in_flight.back().map(|batch| batch.header);
-        let now = self.context.clock.now();
         // The log's time never goes back, whatever the replicas' clocks say.
-        let at = last.map_or(self.log.last_at, |header| header.at).max(now);
+        let at = last.map_or(self.log.last_at, |header| header.at).max(self.plausible_now());
         let mut records = Vec::new();
         let mut judged = Vec::new();
         let mut bytes = 0;
@@ -122,13 +124,26 @@ impl Shard {
         self.send_entry(at, records, judged);
     }
 
+    /// The wall clock, unless it is ahead of the store's: the log's time would run ahead for everyone, and streams with
+    /// a lifetime would end.
+    fn plausible_now(&self) -> Millis {
+        let now = self.context.clock.now();
+        let (confirmed_at, store_time) = self.confirmed_with;
+        let since = u64::try_from(confirmed_at.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let latest = store_time.0.saturating_add(since).saturating_add(CLOCK_TOLERANCE);
+        if now > latest {
+            tracing::warn!(now, latest, "this machine's clock is ahead of the store's, which is used instead");
+        }
+        now.min(latest)
+    }
+
     /// Judges a write on the speculative state, which takes in its effects. `None` if its stream is not known.
     fn judge(&mut self, write: Write, at: u64, records: &mut Vec<(StreamName, Effect)>) -> Option<Judged> {
         let current = match self.speculative.get(&write.name) {
             Some(speculative) => speculative.stream.clone(),
             None => {
-                let known = self.view.cells.get(&write.name).filter(|_| !self.waiting.contains_key(&write.name));
-                let known = known.and_then(|cell| {
+                // Writes that wait for a manifest came later, so this one need not wait for them.
+                let known = self.view.cells.get(&write.name).and_then(|cell| {
                     let committed = cell.lock();
                     committed.is_known().then(|| committed.stream.clone())
                 });
@@ -170,10 +185,10 @@ impl Shard {
     /// head. An entry already in flight does not: it may have been placed before the request came.
     fn answer_without_entry(&mut self, judged: Vec<Judged>) {
         self.held_back.extend(judged);
-        self.confirm_if_asked();
     }
 
-    /// Looks at the head if someone waits for that and no entry in flight will tell.
+    /// Looks at the head if someone waits for that and no entry in flight will tell. Asked in every round of the loop,
+    /// so that nobody is forgotten who came while the last look was under way.
     pub fn confirm_if_asked(&mut self) {
         if !self.held_back.is_empty() || !self.confirm_waiters.is_empty() {
             self.probe();
@@ -213,9 +228,6 @@ impl Shard {
                 Some(Settled::Placed { sent_at }) if self.log.is_fresh(sent_at, self.context.settings.grace) => {
                     self.log.renew(sent_at);
                     self.commit(batch).await;
-                    if self.in_flight.is_empty() {
-                        self.confirm_if_asked();
-                    }
                 }
                 Some(Settled::Lost { object }) => {
                     self.in_flight.push_front(batch);
@@ -362,7 +374,7 @@ impl Shard {
         match held {
             // Not even the floor of what may be deleted has come near: positions from `next` on are all there.
             Ok(held) if held.position() < self.log.next => {
-                self.log.renew(held.known_at);
+                self.log.renew(held.asked_at);
                 self.checkpoint = held;
                 self.probe();
             }

@@ -29,37 +29,61 @@ impl Shard {
         let others_turn = self.log.last_writer != self.context.writer;
         let is_neglected = age(now, self.log.last_at) > self.context.settings.seal_age * 2;
         if others_turn && !is_neglected {
+            self.to_seal.clear();
             return self.look_for_foreign_seals(now);
         }
-        self.seal_due_streams(now);
+        self.find_due_streams(now);
+        self.start_seals();
         self.write_checkpoint_if_due(now);
     }
 
-    fn seal_due_streams(&mut self, now: Millis) {
+    /// Puts the streams that are due in line, the oldest first.
+    fn find_due_streams(&mut self, now: Millis) {
+        let mut due = Vec::new();
         for (name, cell) in self.view.cells.unsealed() {
-            if self.sealing.len() >= SEALS {
-                return;
-            }
-            if self.sealing.contains_key(&name) {
-                continue;
-            }
             let committed = cell.lock();
-            if !self.is_due(&committed, now) {
+            if self.is_due(&committed, now) && !self.sealing.contains_key(&name) {
+                due.push((committed.unsealed_since, name));
+            }
+        }
+        due.sort_unstable();
+        self.to_seal = due.into_iter().map(|(_, name)| name).collect();
+    }
+
+    /// Seals the next in line, as many at a time as may be.
+    pub fn start_seals(&mut self) {
+        while self.sealing.len() < SEALS {
+            let Some(name) = self.to_seal.pop_front() else { return };
+            let Some(cell) = self.view.cells.get(&name) else { continue };
+            let committed = cell.lock();
+            if !committed.is_unsealed() || self.sealing.contains_key(&name) {
                 continue;
             }
-            let Some(plan) = Plan::new(self.number, &name, self.log.next - 1, &committed) else {
-                drop(committed);
-                self.wait_for_manifest(name, Waiting::Upkeep);
+            let plan = Plan::new(self.number, &name, self.log.next - 1, &committed);
+            drop(committed);
+            self.sealing.insert(name.clone(), None);
+            let Some(plan) = plan else {
+                // It is back in line when its manifest has been read.
+                self.wait_for_manifest(name, Waiting::Seal);
                 continue;
             };
-            drop(committed);
-            self.sealing.insert(name, None);
             let (context, generation) = (Arc::clone(&self.context), self.generation);
             self.tasks.spawn(async move {
                 let sealed = seal::seal(&context, &plan).await;
                 Event::Sealed { name: plan.name, generation, sealed }
             });
         }
+    }
+
+    /// The manifest that a stream needs to be sealed was read, or could not be.
+    pub fn manifest_for_seal(&mut self, name: StreamName, was_read: bool) {
+        if was_read {
+            self.sealing.remove(&name);
+            self.to_seal.push_front(name);
+        } else {
+            self.sealing.insert(name, Some(Instant::now() + SEAL_PAUSE));
+        }
+        self.start_seals();
     }
 
     fn is_due(&self, committed: &Committed, now: Millis) -> bool {
@@ -93,6 +117,7 @@ impl Shard {
                 self.wait_for_manifest(name, Waiting::Upkeep);
             }
         }
+        self.start_seals();
     }
 
     /// Another replica seals: read the manifests of streams that it must have sealed by now.
@@ -126,10 +151,14 @@ impl Shard {
             return;
         }
         unsealed.sort_by(|a, b| a.name.cmp(&b.name));
-        self.checkpointing = true;
         let held = self.checkpoint.clone();
         let store_now = self.context.store.last_seen();
         let next = held.next(self.number, &self.log, unsealed, store_now, self.context.settings.grace);
+        let Some(next) = next else {
+            // Another replica has gone further: catch up first.
+            return self.probe();
+        };
+        self.checkpointing = true;
         let (context, shard) = (Arc::clone(&self.context), self.number);
         self.tasks.spawn(async move { Event::Checkpointed(checkpoint::publish(&context, shard, held, next).await) });
     }

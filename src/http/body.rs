@@ -88,8 +88,21 @@ fn capacity(room: u64) -> usize {
     usize::try_from(room.min(1 << 20)).unwrap_or(0)
 }
 
+/// What a message costs in memory until it is committed, apart from its bytes: where it ends, several times over.
+const MESSAGE_COST: u64 = 16;
+
+impl Received {
+    /// The body as the stream stores it, with room asked for its messages: millions of them may be in few bytes.
+    pub async fn to_store(self, api: &Api, content_type: &ContentType) -> Result<(Body, Admission), Problem> {
+        let body = to_store(self.bytes, content_type).await?;
+        let mut admission = self.admission;
+        admission.merge(api.engine.admit(body.ends.len() as u64 * MESSAGE_COST)?);
+        Ok((body, admission))
+    }
+}
+
 /// The bytes as the stream stores them: messages in JSON mode, one run of bytes otherwise.
-pub async fn to_store(bytes: Bytes, content_type: &ContentType) -> Result<Body, Problem> {
+async fn to_store(bytes: Bytes, content_type: &ContentType) -> Result<Body, Problem> {
     if bytes.is_empty() {
         return Ok(Body::default());
     }

@@ -27,8 +27,9 @@ use crate::protocol::{Cursor, ReadFrom, StreamName};
 /// Encoded data events by what they hold, bounded in bytes. Any number of subscribers cost one encoding.
 pub struct Frames(Cache<FrameKey, Bytes>);
 
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, PartialEq, Eq, Hash)]
 struct FrameKey {
+    name: StreamName,
     incarnation: u64,
     start: u64,
     end: u64,
@@ -44,7 +45,7 @@ impl Frames {
     async fn get(&self, api: &Api, name: &StreamName, page: &Page) -> Result<Bytes, Arc<EngineError>> {
         let encoding = Encoding::of(&page.stream.content_type);
         let incarnation = page.stream.incarnation.get();
-        let key = FrameKey { incarnation, start: page.start, end: page.end, encoding };
+        let key = FrameKey { name: name.clone(), incarnation, start: page.start, end: page.end, encoding };
         let encode = async {
             let (bytes, _) = api.engine.fetch(name, page).await?;
             Ok(frame::data(&bytes, encoding))

@@ -19,10 +19,10 @@ pub async fn create(api: &Api, name: &StreamName, request: Request<HttpBody>) ->
     }
     let CreateHeaders { content_type, lifetime, closed } = CreateHeaders::parse(&parts.headers)?;
     let received = body::receive(api, body).await?;
-    let body = body::to_store(received.bytes, &content_type).await?;
+    let (body, admission) = received.to_store(api, &content_type).await?;
     let incarnation = api.engine.new_incarnation();
     let create = Create { incarnation, content_type, lifetime, closed, body };
-    let outcome = api.engine.create(name, create, received.admission).await?;
+    let outcome = api.engine.create(name, create, admission).await?;
     let mut response = empty(if outcome.fresh { StatusCode::CREATED } else { StatusCode::OK });
     let headers = response.headers_mut();
     describe(headers, &outcome.content_type, outcome.lifetime);
@@ -43,21 +43,21 @@ pub async fn append(api: &Api, name: &StreamName, request: Request<HttpBody>) ->
         required(content_type.clone())?;
     }
     let received = body::receive(api, body).await?;
-    let (content_type, body) = match received.bytes.is_empty() {
-        true if close => (None, Body::default()),
+    let (content_type, body, admission) = match received.bytes.is_empty() {
+        true if close => (None, Body::default(), received.admission),
         true => return Err(Malformed::new("an append needs a body, unless it closes the stream").into()),
         false => {
             let content_type = required(content_type)?;
-            let body = body::to_store(received.bytes, &content_type).await?;
+            let (body, admission) = received.to_store(api, &content_type).await?;
             if body.ends.is_empty() {
                 return Err(Malformed::new("an empty JSON array appends nothing").into());
             }
-            (Some(content_type), body)
+            (Some(content_type), body, admission)
         }
     };
     let appends = !body.ends.is_empty();
     let append = Append { content_type, body, seq, producer, close };
-    let outcome = api.engine.append(name, append, received.admission).await?;
+    let outcome = api.engine.append(name, append, admission).await?;
     let is_new_data = appends && outcome.fresh && outcome.producer.is_some();
     let mut response = empty(if is_new_data { StatusCode::OK } else { StatusCode::NO_CONTENT });
     put_outcome(response.headers_mut(), &outcome);

@@ -12,6 +12,9 @@ pub struct Cluster {
     pub shards: u32,
     /// The size of catch-up pages. Fixed, because page ends are part of URLs that caches keep.
     pub page_bytes: u64,
+    /// How long log objects stay after the last one who may need them, in milliseconds. Replicas that disagreed would
+    /// delete what others still trust to be there.
+    pub grace: Millis,
     pub created_at: Millis,
 }
 

@@ -97,7 +97,7 @@ mod tests {
 
     #[test]
     fn a_flag_wins_over_the_file_and_the_file_over_the_default() {
-        let file = "commit-interval = '250ms'\npipeline = 2\nsse_life = \"2m\"\ns3-path-style = true";
+        let file = "commit-interval = '250ms'\npipeline = 2\nsse_life = \"2m\"\npath-style = true";
         let settings = parse(file, &["--pipeline", "8"]).unwrap_or_else(|e| panic!("{e}"));
         assert_eq!(settings.engine.commit_interval.as_millis(), 250);
         assert_eq!(settings.engine.pipeline, 8);

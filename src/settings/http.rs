@@ -88,6 +88,8 @@ impl HttpSettings {
         let demand = |holds: bool, what: &str| if holds { Ok(()) } else { Err(what.to_owned()) };
         let second = Duration::from_secs(1);
         demand(!self.long_poll_hold.is_zero(), "long-poll-hold must be more than zero")?;
+        let waits = [self.header_timeout, self.idle_timeout, self.body_timeout, self.write_stall_timeout];
+        demand(waits.iter().all(|wait| !wait.is_zero()), "timeouts must be more than zero")?;
         demand(self.sse_life >= second, "sse-life must be at least 1s")?;
         demand(self.sse_keep_alive >= second, "sse-keep-alive must be at least 1s")?;
         demand(self.share_max_age <= YEAR, "share-max-age must not be more than a year (8760h)")?;

@@ -3,6 +3,7 @@
 //! `SIM_SEEDS=N cargo test --test sim` runs N seeds, `SIM_SEED=S` one.
 
 mod link;
+mod replicas;
 mod world;
 
 /// Seeds that failed once, each with what was wrong.

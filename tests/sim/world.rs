@@ -1,7 +1,7 @@
 //! Replicas that crash and are cut off, writers that retry, readers that resume, and what must hold in the end.
 
 use std::collections::BTreeMap;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -51,6 +51,8 @@ pub struct World {
     ids: Ids,
     bucket: Arc<MemoryStore>,
     replicas: Vec<Replica>,
+    /// All clients use this replica, in some runs: the others are idle, and fall behind.
+    favourite: AtomicUsize,
 }
 
 /// What a writer knows of its messages.
@@ -66,7 +68,8 @@ impl World {
         let weather = || Arc::new(Weather { faults: faults.into(), ..Weather::default() });
         let replicas = (0..replicas).map(|_| Replica { engine: Mutex::new(None), weather: weather() }).collect();
         let bucket = Arc::new(MemoryStore::new(clock.clone()));
-        Arc::new(World { ids: Ids::seeded(seed), bucket, clock, replicas })
+        let favourite = if seed.is_multiple_of(2) { AtomicUsize::new(0) } else { AtomicUsize::new(usize::MAX) };
+        Arc::new(World { ids: Ids::seeded(seed), bucket, clock, replicas, favourite })
     }
 
     fn chance(&self, percent: u64) -> bool {
@@ -91,7 +94,9 @@ impl World {
 
     /// Some replica that runs.
     fn engine(&self) -> Option<Engine> {
-        let chosen = self.ids.between(0, self.replicas.len() as u64) as usize;
+        let any = self.ids.between(0, self.replicas.len() as u64) as usize;
+        let chosen =
+            Some(self.favourite.load(Ordering::Relaxed)).filter(|one| *one < self.replicas.len()).unwrap_or(any);
         self.replicas[chosen].engine.lock().unwrap_or_else(|e| panic!("{e}")).clone()
     }
 
@@ -121,6 +126,28 @@ impl World {
         replica.weather.faults.store(0, Ordering::Relaxed);
         let opened = self.open(&replica.weather).await;
         *replica.engine.lock().unwrap_or_else(|e| panic!("{e}")) = opened;
+    }
+
+    /// Lets another replica be the one that all use, from time to time, and asks all of them whether they are ready, as
+    /// a balancer does: so an idle one hears of the store's time.
+    async fn balance(self: Arc<World>) {
+        let end = tokio::time::Instant::now() + STORM;
+        while tokio::time::Instant::now() < end {
+            for _ in 0..self.ids.between(5, 100) {
+                tokio::time::sleep(Duration::from_secs(1)).await;
+                for replica in &self.replicas {
+                    let engine = replica.engine.lock().unwrap_or_else(|e| panic!("{e}")).clone();
+                    if let Some(engine) = engine {
+                        tokio::spawn(async move { engine.ready().await });
+                    }
+                }
+            }
+            if self.favourite.load(Ordering::Relaxed) != usize::MAX {
+                let next = self.ids.between(0, self.replicas.len() as u64) as usize;
+                self.favourite.store(next, Ordering::Relaxed);
+            }
+        }
+        self.favourite.store(usize::MAX, Ordering::Relaxed);
     }
 
     async fn create(&self, name: &StreamName, body: &str) -> Result<Offset, EngineError> {
@@ -384,16 +411,16 @@ fn unavailable() -> EngineError {
     EngineError::Unavailable { why: "no replica".to_owned(), retry_after: Duration::from_millis(1) }
 }
 
-fn text() -> ContentType {
+pub fn text() -> ContentType {
     ContentType::new("text/plain").unwrap_or_default()
 }
 
-fn bytes(text: &str) -> Body {
+pub fn bytes(text: &str) -> Body {
     let ends = if text.is_empty() { vec![] } else { vec![text.len() as u32] };
     Body { data: Data::Inline(Bytes::from(text.to_owned())), ends }
 }
 
-fn name(text: &str) -> StreamName {
+pub fn name(text: &str) -> StreamName {
     StreamName::new(text).unwrap_or_else(|e| panic!("{e}"))
 }
 
@@ -422,6 +449,7 @@ pub async fn run(seed: u64, replicas: usize, faults: u64) -> String {
     }
     let reborn = name("reborn");
     let lives = [
+        tokio::spawn(Arc::clone(&world).balance()),
         tokio::spawn(Arc::clone(&world).close_by_turns(0)),
         tokio::spawn(Arc::clone(&world).reincarnate(reborn.clone())),
         tokio::spawn(Arc::clone(&world).watch_lives(reborn.clone())),
