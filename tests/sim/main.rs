@@ -9,6 +9,7 @@ mod world;
 /// Seeds that failed once, each with what was wrong.
 const ONCE_FAILED: &[u64] = &[
     2,    // a rejection was judged on what another replica had changed before the request came
+    6101, // a page was called damaged because its chunk had moved twice while it was looked for
     1844, // a chunk was deleted that a manifest names which was built on one nobody had heard of
     464,  // an absent head was believed although the replica had been away for longer than the grace period
     365,  // after a reload, a stream went on from a state of before it
