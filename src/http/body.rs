@@ -93,7 +93,7 @@ const MESSAGE_COST: u64 = 16;
 
 impl Received {
     /// The body as the stream stores it, with room asked for its messages: millions of them may be in few bytes.
-    pub async fn to_store(self, api: &Api, content_type: &ContentType) -> Result<(Body, Admission), Problem> {
+    pub async fn into_stored(self, api: &Api, content_type: &ContentType) -> Result<(Body, Admission), Problem> {
         let body = to_store(self.bytes, content_type).await?;
         let mut admission = self.admission;
         admission.merge(api.engine.admit(body.ends.len() as u64 * MESSAGE_COST)?);

@@ -19,7 +19,7 @@ pub async fn create(api: &Api, name: &StreamName, request: Request<HttpBody>) ->
     }
     let CreateHeaders { content_type, lifetime, closed } = CreateHeaders::parse(&parts.headers)?;
     let received = body::receive(api, body).await?;
-    let (body, admission) = received.to_store(api, &content_type).await?;
+    let (body, admission) = received.into_stored(api, &content_type).await?;
     let incarnation = api.engine.new_incarnation();
     let create = Create { incarnation, content_type, lifetime, closed, body };
     let outcome = api.engine.create(name, create, admission).await?;
@@ -48,7 +48,7 @@ pub async fn append(api: &Api, name: &StreamName, request: Request<HttpBody>) ->
         true => return Err(Malformed::new("an append needs a body, unless it closes the stream").into()),
         false => {
             let content_type = required(content_type)?;
-            let (body, admission) = received.to_store(api, &content_type).await?;
+            let (body, admission) = received.into_stored(api, &content_type).await?;
             if body.ends.is_empty() {
                 return Err(Malformed::new("an empty JSON array appends nothing").into());
             }
