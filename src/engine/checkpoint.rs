@@ -74,6 +74,7 @@ impl Held {
 /// Writes `next` in place of `held`. If someone else's checkpoint came first, that one is returned.
 pub(super) async fn publish(context: &Context, shard: u32, held: Held, next: Checkpoint) -> Result<Held, EngineError> {
     let write_id = context.ids.id();
+    let asked_at = context.store.last_seen();
     let body = document::encode(&next, write_id);
     let condition = held.version.clone().map_or(Condition::Absent, Condition::Unchanged);
     match cas::replace(context, &key::checkpoint(shard), &body, write_id, condition).await? {
@@ -82,7 +83,7 @@ pub(super) async fn publish(context: &Context, shard: u32, held: Held, next: Che
             let (position, unsealed) = (next.position, next.unsealed.len());
             tracing::debug!(shard, position, unsealed, floor = next.floor, "checkpoint written");
             truncate(context, shard, held.truncated(), next.truncated).await;
-            Ok(Held { checkpoint: Some(next), version: Some(version), asked_at: known_at, known_at })
+            Ok(Held { checkpoint: Some(next), version: Some(version), asked_at, known_at })
         }
         Replaced::Lost => load::read_checkpoint(context, shard).await,
     }

@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep_until};
 use super::EngineError;
 use super::checkpoint::Held;
 use super::context::Context;
+use super::error::no_answer;
 use super::handle::{Answer, Handle, Message, View, Write};
 use super::load::{self, Loaded};
 use super::log::{Ahead, Log, Settled};
@@ -268,6 +269,9 @@ impl Shard {
     fn accept(&mut self, message: Message) {
         match message {
             Message::Write(write) => self.enqueue(write),
+            Message::Find { reply, .. } if !self.is_fresh() => {
+                let _ = reply.send(Err(no_answer()));
+            }
             Message::Find { name, manifest, reply } => match self.view.cells.get(&name) {
                 Some(cell) if cell.lock().is_enough(manifest) => {
                     let _ = reply.send(Ok(cell));
@@ -348,6 +352,11 @@ impl Shard {
         self.view.set_confirmed(Some((self.confirmed_at, self.log.fresh_at)));
         self.view.is_cut_off.store(false, Ordering::Relaxed);
         self.release_waiters();
+    }
+
+    /// Whether what is known of the log may be believed, and built on.
+    pub fn is_fresh(&self) -> bool {
+        self.log.is_fresh(self.context.store.last_seen(), self.context.settings.grace)
     }
 
     fn release_waiters(&mut self) {

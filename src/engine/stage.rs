@@ -86,7 +86,7 @@ impl Shard {
         while self.flush_at().is_some_and(|due| due <= Instant::now()) && !self.reload {
             // After a long silence the time of the store is not known, nor whether the head is still the head.
             let idle = self.confirmed_at.elapsed() > self.context.settings.grace / IDLE_PART;
-            let is_fresh = self.log.is_fresh(self.context.store.last_seen(), self.context.settings.grace);
+            let is_fresh = self.is_fresh();
             if self.in_flight.is_empty() && (idle || !is_fresh) {
                 return self.probe();
             }
@@ -229,12 +229,12 @@ impl Shard {
                     self.log.renew(sent_at);
                     self.commit(batch).await;
                 }
-                Some(Settled::Lost { object }) => {
+                Some(Settled::Lost { object }) if self.is_fresh() => {
                     self.in_flight.push_front(batch);
                     self.start_over(object).await;
                     return;
                 }
-                Some(Settled::Placed { .. } | Settled::TooLate) | None => {
+                Some(Settled::Placed { .. } | Settled::Lost { .. } | Settled::TooLate) | None => {
                     self.in_flight.push_front(batch);
                     self.reload = true;
                 }
@@ -325,6 +325,11 @@ impl Shard {
             Err(error) => return self.probe_failed(error.into()),
         };
         self.probing = false;
+        // Before anything that was read is believed: what is at a deleted position may have landed there late, and what
+        // is absent may have been deleted.
+        if !self.is_fresh() {
+            return self.read_checkpoint();
+        }
         let found = !ahead.objects.is_empty();
         for object in ahead.objects {
             self.absorb(object).await;
@@ -338,9 +343,6 @@ impl Shard {
             self.judge_again(judged);
         }
         let Some(sent_at) = ahead.absent else { return self.probe() };
-        if !self.log.is_fresh(self.context.store.last_seen(), self.context.settings.grace) {
-            return self.read_checkpoint();
-        }
         self.log.renew(sent_at);
         self.confirm(sent);
         for judged in std::mem::take(&mut self.held_back) {
@@ -361,8 +363,8 @@ impl Shard {
         self.not_before = Some(Instant::now() + super::error::retry_after());
     }
 
-    /// The head is absent, but it was long ago that this replica knew so: it may have been written and deleted since.
-    /// The checkpoint tells: if it has not passed this replica's head, nothing after that was deleted.
+    /// It was long ago that this replica knew its head to be absent: entries may have been written and deleted since. The
+    /// checkpoint tells: if it has not passed this replica's head, nothing after that was deleted.
     fn read_checkpoint(&mut self) {
         self.probing = true;
         let (context, shard) = (Arc::clone(&self.context), self.number);
