@@ -1,15 +1,18 @@
 //! Situations of few replicas that random runs seldom meet, each of which was wrong once.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use headwater::clock::{Clock, Ids};
 use headwater::engine::{Engine, EngineError};
-use headwater::protocol::stream::{Append, Create};
+use headwater::layout::entry::{self, Header};
+use headwater::layout::key;
+use headwater::protocol::stream::{Append, Appended, Create, Effect};
 use headwater::protocol::{Lifetime, ReadFrom, Rejection, StreamName};
 use headwater::settings::EngineSettings;
-use headwater::store::Store;
 use headwater::store::memory::MemoryStore;
+use headwater::store::{Condition, Put, Store};
 
 use crate::link::{Link, Weather};
 use crate::world::{bytes, name, text};
@@ -27,9 +30,13 @@ impl Bucket {
 
     /// Opens it as a replica does: with a knowledge of the store's time of its own.
     async fn open(&self, seed: u64, settings: EngineSettings) -> Engine {
+        self.open_in(Arc::default(), seed, settings).await
+    }
+
+    async fn open_in(&self, weather: Arc<Weather>, seed: u64, settings: EngineSettings) -> Engine {
         let link = Link {
             bucket: Arc::clone(&self.store),
-            weather: Arc::<Weather>::default(),
+            weather,
             ids: Ids::seeded(seed),
             last_seen: Default::default(),
             latest: 1_000,
@@ -168,4 +175,43 @@ async fn a_burst_of_streams_is_sealed_without_a_pause_for_every_few() {
     seconds(10).await;
     let sealed = bucket.keys("streams/").await.len();
     assert_eq!(sealed, 400, "after ten seconds of virtual time");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_entry_that_lands_late_where_another_was_deleted_is_not_believed() {
+    let (bucket, weather) = (Bucket::new(), Arc::<Weather>::default());
+    let sleeper = bucket.open_in(Arc::clone(&weather), 10, settings()).await;
+    let stream = name("s");
+    create(&sleeper, &stream).await;
+    append(&sleeper, &stream, "first;").await;
+    let incarnation = sleeper.stat(&stream).await.unwrap_or_else(|e| panic!("{e}")).incarnation;
+    let last = bucket.keys("log/0/").await.pop().unwrap_or_default();
+    let object = bucket.store.get(&last).await.unwrap_or_else(|e| panic!("{e}")).value;
+    let object = object.unwrap_or_else(|| panic!("the last entry is there"));
+    let seen = entry::decode(&object.body).unwrap_or_else(|e| panic!("{e}")).header;
+
+    weather.cut.store(true, Ordering::Relaxed);
+    let busy = bucket.open(20, settings()).await;
+    let mut all = "first;".to_owned();
+    for number in 0..60 {
+        let message = format!("{number};");
+        append(&busy, &stream, &message).await;
+        all.push_str(&message);
+        ask_whether_ready(&busy, 1).await;
+    }
+
+    // A rival's PUT, given up long ago, lands at the sleeper's head and fits its chain.
+    let late = Header { position: seen.position + 1, id: 99, prev: seen.id, ..seen };
+    let body = bytes("ghost;");
+    let ghost = Appended { incarnation, start: 6, body, seq: None, producer: None, close: false };
+    let effect = Effect::Appended(ghost);
+    let object = entry::encode(&late, std::iter::once((&stream, &effect)));
+    let put = bucket.store.put(&key::log(0, late.position), object, Condition::Absent).await;
+    assert!(put.is_ok_and(|reply| matches!(reply.value, Put::Written(_))), "the position was to be deleted by now");
+
+    weather.cut.store(false, Ordering::Relaxed);
+    assert_eq!(content(&sleeper, &stream).await, all);
+    append(&sleeper, &stream, "last;").await;
+    all.push_str("last;");
+    assert_eq!(content(&bucket.open(30, settings()).await, &stream).await, all);
 }
