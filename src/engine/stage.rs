@@ -86,8 +86,7 @@ impl Shard {
         while self.flush_at().is_some_and(|due| due <= Instant::now()) && !self.reload {
             // After a long silence the time of the store is not known, nor whether the head is still the head.
             let idle = self.confirmed_at.elapsed() > self.context.settings.grace / IDLE_PART;
-            let is_fresh = self.is_fresh();
-            if self.in_flight.is_empty() && (idle || !is_fresh) {
+            if self.in_flight.is_empty() && (idle || !self.is_fresh()) {
                 return self.probe();
             }
             self.stage_batch();
@@ -119,7 +118,10 @@ impl Shard {
             }
         }
         if records.is_empty() {
-            return self.answer_without_entry(judged);
+            // Answers that change nothing wait until the head is confirmed: another replica may have changed what they
+            // were judged on, before they were asked for. The next entry confirms it, if there is one soon, and else a
+            // look at the head. An entry already in flight does not: it may have been placed before the request came.
+            return self.held_back.extend(judged);
         }
         self.send_entry(at, records, judged);
     }
@@ -178,13 +180,6 @@ impl Shard {
             .fold(current.map(Arc::unwrap_or_clone), |stream, effect| stream::fold(stream, effect, at))
             .map(Arc::new);
         self.speculative.insert(name.clone(), Speculative { stream, entries });
-    }
-
-    /// Answers that change nothing wait until the head is confirmed: another replica may have changed what they were
-    /// judged on, before they were asked for. The next entry confirms it, if there is one soon, and else a look at the
-    /// head. An entry already in flight does not: it may have been placed before the request came.
-    fn answer_without_entry(&mut self, judged: Vec<Judged>) {
-        self.held_back.extend(judged);
     }
 
     /// Looks at the head if someone waits for that and no entry in flight will tell. Asked in every round of the loop,

@@ -150,7 +150,6 @@ impl Shard {
         if !is_complete {
             return;
         }
-        unsealed.sort_by(|a, b| a.name.cmp(&b.name));
         let held = self.checkpoint.clone();
         let store_now = self.context.store.last_seen();
         let next = held.next(self.number, &self.log, unsealed, store_now, self.context.settings.grace);
