@@ -95,6 +95,11 @@ pub struct EngineSettings {
     #[arg(long, env = "HEADWATER_GRACE", default_value = "1h", value_parser = duration, value_name = "DURATION")]
     #[serde(serialize_with = "show_duration")]
     pub grace: Duration,
+    /// How often one of the replicas looks through the bucket for garbage: chunks that nothing names, streams whose time is
+    /// over, old log objects. One LIST per thousand objects and one GET per stream. 0s: only `headwater gc` does
+    #[arg(long, env = "HEADWATER_COLLECT_INTERVAL", default_value = "24h", value_parser = duration, value_name = "DURATION")]
+    #[serde(serialize_with = "show_duration")]
+    pub collect_interval: Duration,
     /// How much older than the bucket a read may be when other replicas write: one GET per shard and interval while
     /// there are readers, none when idle
     #[arg(long, env = "HEADWATER_SYNC_INTERVAL", default_value = "1s", value_parser = duration, value_name = "DURATION")]

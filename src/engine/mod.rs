@@ -15,12 +15,14 @@
 //! | [`follow`] | who waits for a stream to change |
 //! | [`upkeep`] | when to seal, when to write a checkpoint |
 //! | [`seal`], [`checkpoint`], [`cas`] | how |
+//! | [`collect`], [`walk`] | finding and removing garbage |
 //! | [`admission`] | how many bytes of bodies may be in memory |
 
 mod access;
 mod admission;
 mod cas;
 mod checkpoint;
+mod collect;
 mod context;
 mod error;
 mod follow;
@@ -37,6 +39,7 @@ mod state;
 mod submit;
 mod tail;
 mod upkeep;
+mod walk;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -48,9 +51,10 @@ use tokio::sync::oneshot;
 use self::access::ask;
 pub use self::admission::Admission;
 use self::admission::Gate;
+pub use self::collect::{Collected, Garbage};
 use self::context::Context;
 pub use self::error::EngineError;
-use self::error::{damaged_cluster, retry_after, stopping};
+use self::error::{damaged_cluster, no_answer, retry_after, stopping};
 pub use self::follow::Changes;
 use self::handle::{Handle, Message};
 use self::read::Owner;
@@ -130,10 +134,9 @@ impl Engine {
         admission: Admission,
     ) -> Result<Outcome, EngineError> {
         let uploaded = self.upload_if_large(name, create.incarnation, &mut create.body).await?;
-        let owner = uploaded.map(|_| create.incarnation);
-        let outcome = self.submit(name, Command::Create(create), owner, Some(admission)).await;
+        let outcome = self.submit(name, Command::Create(create), uploaded, Some(admission)).await;
         let is_used = matches!(&outcome, Ok(Some(outcome)) if outcome.fresh);
-        self.discard_if_unused(name, owner.zip(uploaded), is_used, &outcome);
+        self.discard_if_unused(name, uploaded, is_used, &outcome);
         needs_outcome(outcome?)
     }
 
@@ -147,17 +150,14 @@ impl Engine {
         let mut admission = Some(admission);
         loop {
             let mut attempt = append.clone();
-            let mut owner = None;
+            let mut uploaded = None;
             if attempt.body.data.len() > self.0.context.settings.direct_bytes {
-                owner = Some(self.stat(name).await?.incarnation);
+                let incarnation = self.stat(name).await?.incarnation;
+                uploaded = self.upload_if_large(name, incarnation, &mut attempt.body).await?;
             }
-            let uploaded = match owner {
-                Some(incarnation) => self.upload_if_large(name, incarnation, &mut attempt.body).await?,
-                None => None,
-            };
-            let outcome = self.submit(name, Command::Append(attempt), owner, admission.take()).await;
+            let outcome = self.submit(name, Command::Append(attempt), uploaded, admission.take()).await;
             let is_used = matches!(&outcome, Ok(Some(outcome)) if outcome.fresh);
-            self.discard_if_unused(name, owner.zip(uploaded), is_used, &outcome);
+            self.discard_if_unused(name, uploaded, is_used, &outcome);
             match outcome {
                 // The stream was replaced while the body was uploaded.
                 Err(Refusal::OtherIncarnation) => {}

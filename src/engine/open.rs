@@ -11,7 +11,7 @@ use super::cas::{self, Replaced};
 use super::context::Context;
 use super::error::damaged_cluster;
 use super::tail::Tails;
-use super::{Engine, EngineError, Inner, shard};
+use super::{Engine, EngineError, Inner, collect, shard};
 use crate::clock::{Clock, Ids};
 use crate::layout::cluster::Cluster;
 use crate::layout::{document, key};
@@ -44,7 +44,9 @@ impl Engine {
         let context = Arc::new(context);
         let shards = (0..context.shards).map(|number| shard::spawn(&context, number)).collect();
         let gate = Gate::new(context.settings.queue_bytes);
-        Ok(Engine(Arc::new(Inner { context, shards, gate, is_draining: AtomicBool::new(false) })))
+        let inner = Arc::new(Inner { context, shards, gate, is_draining: AtomicBool::new(false) });
+        collect::start(&inner);
+        Ok(Engine(inner))
     }
 }
 

@@ -7,6 +7,7 @@ use bytes::Bytes;
 use super::EngineError;
 use super::cas::{self, Replaced};
 use super::context::Context;
+use super::handle::Uploaded;
 use super::load;
 use super::read::{self, Owner};
 use super::state::{Base, Committed};
@@ -17,7 +18,7 @@ use crate::layout::facts::Facts;
 use crate::layout::manifest::{ChunkRef, Inline, Manifest};
 use crate::layout::{chunk, document, key};
 use crate::protocol::{Incarnation, Stream, StreamName, page};
-use crate::store::{Condition, Put};
+use crate::store::{Condition, Put, Reply};
 
 /// Sizes that small chunks grow to: the last chunks that are smaller than half of one become one chunk as soon as
 /// together they reach it. So each byte is rewritten once per size at most, and a long stream's manifest stays small.
@@ -249,7 +250,7 @@ impl Builder<'_> {
         }
         let open = std::mem::take(&mut self.open);
         let object = chunk::encode(open.pieces.iter(), &open.ends);
-        let nonce = upload(self.context, self.owner.name, self.owner.incarnation, object).await?;
+        let Uploaded { nonce, .. } = upload(self.context, self.owner.name, self.owner.incarnation, object).await?;
         self.built.uploaded.push((self.owner.incarnation.get(), nonce));
         let page_ends = page::ends_in(open.start, &open.ends, self.context.page_bytes);
         self.push_chunk(open.start, open.len, nonce, open.at, &page_ends);
@@ -285,20 +286,22 @@ fn mergeable(chunks: &[ChunkRef]) -> Option<usize> {
     SIZES.iter().rev().find_map(|size| reaches(*size))
 }
 
-/// Uploads a chunk's object under a fresh name, which is returned.
+/// Uploads a chunk's object under a fresh name.
 pub(super) async fn upload(
     context: &Context,
     name: &StreamName,
     incarnation: Incarnation,
     object: Bytes,
-) -> Result<u128, EngineError> {
+) -> Result<Uploaded, EngineError> {
     let nonce = context.ids.id();
     let key = key::chunk(name, incarnation, nonce);
+    let first_sent = context.store.last_seen();
     let mut attempt = 0;
     loop {
-        // A conflict can only be an earlier attempt of this upload: nobody else knows the nonce.
-        match context.store.put(&key, object.clone(), Condition::Absent).await.map(|reply| reply.value) {
-            Ok(Put::Written(_) | Put::Conflict) => return Ok(nonce),
+        match context.store.put(&key, object.clone(), Condition::Absent).await {
+            Ok(Reply { value: Put::Written(_), at }) => return Ok(Uploaded { incarnation, nonce, at }),
+            // It can only be an earlier attempt of this upload, any of them: nobody else knows the nonce.
+            Ok(Reply { value: Put::Conflict, .. }) => return Ok(Uploaded { incarnation, nonce, at: first_sent }),
             Err(error) if attempt < 8 && error.failure().kind.is_transient() => {
                 attempt += 1;
                 context.pause(attempt, &error).await;

@@ -1,10 +1,7 @@
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-
 use super::*;
 use crate::clock::{Clock, Ids};
-use crate::engine::tail::Tails;
 use crate::layout::entry::{self, Header};
 use crate::protocol::stream::{Appended, Body, Data, Effect};
 use crate::protocol::{ContentType, Lifetime};
@@ -16,17 +13,9 @@ use crate::store::memory::MemoryStore;
 const PAGE: u64 = 1 << 20;
 
 fn context(store: Arc<dyn Store>, seed: u64) -> Context {
-    let settings = EngineSettings { inline_bytes: 4, ..EngineSettings::default() };
     Context {
-        tails: Tails::new(1 << 20, 1 << 20),
-        merging: Semaphore::new(1),
-        store,
-        settings,
-        clock: Clock::tokio(1_800_000_000_000),
-        ids: Ids::seeded(seed),
-        writer: u128::from(seed),
-        shards: 1,
-        page_bytes: PAGE,
+        settings: EngineSettings { inline_bytes: 4, ..EngineSettings::default() },
+        ..crate::engine::context::for_tests(store, seed)
     }
 }
 
