@@ -16,11 +16,13 @@
 //! | [`upkeep`] | when to seal, when to write a checkpoint |
 //! | [`seal`], [`checkpoint`], [`cas`] | how |
 //! | [`collect`], [`walk`] | finding and removing garbage |
+//! | [`check`] | verifying a whole bucket |
 //! | [`admission`] | how many bytes of bodies may be in memory |
 
 mod access;
 mod admission;
 mod cas;
+mod check;
 mod checkpoint;
 mod collect;
 mod context;
@@ -38,6 +40,8 @@ mod stage;
 mod state;
 mod submit;
 mod tail;
+#[cfg(test)]
+mod testing;
 mod upkeep;
 mod walk;
 
@@ -51,6 +55,7 @@ use tokio::sync::oneshot;
 use self::access::ask;
 pub use self::admission::Admission;
 use self::admission::Gate;
+pub use self::check::{Checked, Finding, Severity, check};
 pub use self::collect::{Collected, Garbage};
 use self::context::Context;
 pub use self::error::EngineError;
@@ -90,6 +95,11 @@ pub struct Page {
     pub end: u64,
     /// When the bytes that end at `end` came, as far as it is known (the same on every replica): the cursor's time.
     pub ends_at: Millis,
+}
+
+/// The shard that a stream belongs to, of so many.
+fn shard_of(name: &StreamName, shards: u32) -> u32 {
+    (name.stable_hash() % u64::from(shards)) as u32
 }
 
 impl Page {
@@ -267,8 +277,8 @@ impl Engine {
     }
 
     fn shard(&self, name: &StreamName) -> (u32, &Handle) {
-        let number = name.stable_hash() % u64::from(self.0.context.shards);
-        (number as u32, &self.0.shards[number as usize])
+        let number = shard_of(name, self.0.context.shards);
+        (number, &self.0.shards[number as usize])
     }
 
     fn patience(&self) -> Duration {

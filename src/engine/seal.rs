@@ -16,7 +16,7 @@ use crate::clock::Millis;
 use crate::layout::checkpoint::{Nonce, Run};
 use crate::layout::facts::Facts;
 use crate::layout::manifest::{ChunkRef, Inline, Manifest};
-use crate::layout::{chunk, document, key};
+use crate::layout::{Damaged, chunk, document, key};
 use crate::protocol::{Incarnation, Stream, StreamName, page};
 use crate::store::{Condition, Put, Reply};
 
@@ -153,11 +153,8 @@ async fn build(context: &Context, plan: &Plan) -> Result<Built, Missing> {
         built: Built { manifest, uploaded: vec![], merged: vec![] },
     };
     builder.run(stream.incarnation).await?;
-    let sealed_to = read::sealed_end(&builder.built.manifest);
-    if sealed_to != stream.tail {
-        let what = format!("it names bytes up to {sealed_to} of {}", stream.tail);
-        return Err(EngineError::Damaged { key: key::manifest(&plan.name), what }.into());
-    }
+    let damaged = |error: Damaged| EngineError::Damaged { key: key::manifest(&plan.name), what: error.0 };
+    builder.built.manifest.validate().map_err(damaged)?;
     Ok(builder.built)
 }
 

@@ -57,14 +57,8 @@ impl Engine {
         }
         let (reply, answer) = oneshot::channel();
         let ticket = Arc::new(Ticket::default());
-        let write = Write {
-            name: name.clone(),
-            command,
-            uploaded,
-            ticket: Arc::clone(&ticket),
-            reply: Some(reply),
-            admission,
-        };
+        let write =
+            Write { name: name.clone(), command, uploaded, ticket: Arc::clone(&ticket), reply: Some(reply), admission };
         let (_, shard) = self.shard(name);
         let wait = async {
             shard.mailbox.send(Message::Write(write)).await.map_err(|_| stopping())?;

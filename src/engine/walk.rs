@@ -13,6 +13,16 @@ pub(super) struct Folder {
     pub chunks: Vec<Found>,
 }
 
+impl Folder {
+    /// Whether there was a stream: more than one chunk of one incarnation is uploaded only for one that exists. A create
+    /// that came to nothing leaves one behind.
+    pub fn is_of_a_stream(&self) -> bool {
+        let mut incarnations: Vec<u64> = self.chunks.iter().map(|chunk| chunk.incarnation).collect();
+        incarnations.sort_unstable();
+        self.has_manifest || incarnations.windows(2).any(|pair| pair[0] == pair[1])
+    }
+}
+
 /// A chunk's object.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Found {

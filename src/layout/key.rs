@@ -9,6 +9,8 @@ pub const CLUSTER: &str = "cluster";
 pub const COLLECTOR: &str = "collector";
 /// What the start-up probe writes and removes lies under this.
 pub const PROBES: &str = "probe/";
+/// All logs lie under this.
+pub const LOGS: &str = "log/";
 /// Everything of streams lies under this.
 pub const STREAMS: &str = "streams/";
 
@@ -19,12 +21,12 @@ const LONGEST_NAME: usize = 250;
 const SHORTENED_TO: usize = 128;
 
 pub fn log(shard: u32, position: u64) -> String {
-    format!("log/{shard}/{position:020}")
+    format!("{}{position:020}", logs(shard))
 }
 
 /// All keys of a shard's log start with this.
 pub fn logs(shard: u32) -> String {
-    format!("log/{shard}/")
+    format!("{LOGS}{shard}/")
 }
 
 pub fn checkpoint(shard: u32) -> String {
@@ -32,7 +34,11 @@ pub fn checkpoint(shard: u32) -> String {
 }
 
 pub fn manifest(name: &StreamName) -> String {
-    format!("{STREAMS}{}/manifest", folder(name))
+    manifest_in(&folder(name))
+}
+
+pub fn manifest_in(folder: &str) -> String {
+    format!("{STREAMS}{folder}/manifest")
 }
 
 pub fn chunk(name: &StreamName, incarnation: Incarnation, nonce: u128) -> String {

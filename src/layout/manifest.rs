@@ -5,6 +5,7 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::Damaged;
 use super::document::Document;
 use super::facts::Facts;
 use crate::clock::Millis;
@@ -26,6 +27,38 @@ pub struct Manifest {
     /// Bytes after the chunks, too few for a chunk of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inline: Option<Inline>,
+}
+
+impl Manifest {
+    /// Where its bytes end.
+    pub fn end(&self) -> u64 {
+        let chunks = self.chunks.last().map_or(0, ChunkRef::end);
+        self.inline.as_ref().map_or(chunks, Inline::end)
+    }
+
+    /// What it says that can't be: checked whenever one is read, and before one is written.
+    pub fn validate(&self) -> Result<(), Damaged> {
+        let Some(facts) = &self.stream else {
+            let is_bare = self.chunks.is_empty() && self.inline.is_none();
+            return is_bare.then_some(()).ok_or_else(|| Damaged::new("it names bytes of a stream that was deleted"));
+        };
+        let inline = self.inline.as_ref().map(|inline| (inline.start, inline.end()));
+        let pieces = self.chunks.iter().map(|chunk| (chunk.start, chunk.start.saturating_add(chunk.len))).chain(inline);
+        let mut at = 0;
+        for (start, end) in pieces {
+            if start != at || end <= start {
+                return Err(Damaged::new(format!("it names bytes {start}..{end} after {at}")));
+            }
+            at = end;
+        }
+        if at != facts.tail {
+            return Err(Damaged::new(format!("it names bytes up to {at} of a stream that ends at {}", facts.tail)));
+        }
+        let Some(Inline { data, ends, .. }) = &self.inline else { return Ok(()) };
+        let fill =
+            ends.is_sorted_by(|one, next| one < next) && ends.last().is_some_and(|end| *end as usize == data.len());
+        fill.then_some(()).ok_or_else(|| Damaged::new("its last messages do not fill its bytes"))
+    }
 }
 
 impl Document for Manifest {

@@ -31,13 +31,13 @@ use super::load;
 use super::state::{Base, Committed};
 use super::walk::{Folder, Folders, Found, Pages};
 use super::{Engine, EngineError, no_answer};
+use crate::layout::Damaged;
 use crate::layout::checkpoint::Nonce;
 use crate::layout::key::{self, Key};
 use crate::layout::manifest::Manifest;
-use crate::layout::{Damaged, document};
 use crate::protocol::stream::Command;
 use crate::protocol::{Stream, StreamName};
-use crate::store::StoreTime;
+use crate::store::{StoreTime, Version};
 
 pub(super) use turn::start;
 
@@ -151,7 +151,7 @@ impl Round<'_> {
         let mut name = key::name_of(&folder.name);
         let mut unnamed = folder.chunks.clone();
         if folder.has_manifest
-            && let Some(manifest) = self.manifest(&folder.name).await?
+            && let Some((manifest, _)) = self.manifest(&folder.name).await?
         {
             let named = named_by(&manifest);
             unnamed.retain(|chunk| !named.contains(&(chunk.incarnation, chunk.nonce)));
@@ -166,13 +166,20 @@ impl Round<'_> {
         if unnamed.is_empty() {
             return Ok(());
         }
-        let garbage = match (name, self.remove) {
-            (Some(name), true) => self.fenced(&name, unnamed).await?,
-            (Some(name), false) => {
-                let named = named_by_all(&self.engine.cell(&name, false).await?.lock());
-                unnamed.into_iter().filter(|chunk| !named.contains(&(chunk.incarnation, chunk.nonce))).collect()
+        let garbage = match name {
+            Some(name) => {
+                let cell = self.engine.cell(&name, true).await?;
+                if !is_heard_of(&cell.lock()) && folder.is_of_a_stream() {
+                    return Err(damaged(&folder, "it is missing: there are chunks of its stream".to_owned()));
+                }
+                let named = named_by_all(&cell.lock());
+                unnamed.retain(|chunk| !named.contains(&(chunk.incarnation, chunk.nonce)));
+                if self.remove { self.fenced(&name, unnamed).await? } else { unnamed }
             }
-            (None, _) => self.nameless(&folder, unnamed).await?,
+            None if folder.is_of_a_stream() => {
+                return Err(damaged(&folder, "it is missing: there are chunks of its stream".to_owned()));
+            }
+            None => self.nameless(&folder, unnamed).await?,
         };
         for Found { key, size, .. } in garbage {
             self.remove(Garbage { key, bytes: size, why: "nothing names it" }, |sum| &mut sum.chunks).await?;
@@ -180,11 +187,8 @@ impl Round<'_> {
         Ok(())
     }
 
-    async fn manifest(&self, folder: &str) -> Result<Option<Manifest>, EngineError> {
-        let key = format!("{}{folder}/manifest", key::STREAMS);
-        let Some(object) = self.context().store.get(&key).await?.value else { return Ok(None) };
-        let read = document::decode(&object.body).map_err(|Damaged(what)| EngineError::Damaged { key, what })?;
-        Ok(Some(read))
+    async fn manifest(&self, folder: &str) -> Result<Option<(Manifest, Version)>, EngineError> {
+        load::manifest_at(self.context(), &key::manifest_in(folder)).await
     }
 
     /// Ends a stream whose time is over: nobody may ever ask for it again. The log has the last word.
@@ -216,17 +220,15 @@ impl Round<'_> {
 
     /// Those of `chunks` that nothing names and nothing will name.
     async fn fenced(&self, name: &StreamName, mut chunks: Vec<Found>) -> Result<Vec<Found>, EngineError> {
+        if chunks.is_empty() {
+            return Ok(chunks);
+        }
         let (number, shard) = self.engine.shard(name);
         let fence = self.fence(number).await?;
         chunks.retain(|chunk| self.is_old(fence, chunk.modified));
         let refresh = |reply| Message::Refresh { name: name.clone(), reply };
         let cell = ask(shard, refresh, self.engine.patience()).await??;
-        let is_unheard_of = {
-            let committed = cell.lock();
-            let has_manifest = committed.base.as_ref().is_some_and(|base| base.manifest.is_some());
-            !has_manifest && committed.stream.is_none() && !committed.is_unsealed()
-        };
-        if is_unheard_of {
+        if !is_heard_of(&cell.lock()) {
             return Ok(chunks);
         }
         let base = self.reseal(name).await?;
@@ -291,7 +293,13 @@ impl Round<'_> {
 }
 
 fn damaged(folder: &Folder, what: String) -> EngineError {
-    EngineError::Damaged { key: format!("{}{}/manifest", key::STREAMS, folder.name), what }
+    EngineError::Damaged { key: key::manifest_in(&folder.name), what }
+}
+
+/// Whether there is a manifest or a record of the stream, if only of its end.
+fn is_heard_of(committed: &Committed) -> bool {
+    let has_manifest = committed.base.as_ref().is_some_and(|base| base.manifest.is_some());
+    has_manifest || committed.stream.is_some() || committed.is_unsealed()
 }
 
 /// Incarnations and nonces of the chunks that a manifest names.
@@ -301,7 +309,7 @@ pub(super) fn named_by(manifest: &Manifest) -> HashSet<(u64, u128)> {
 }
 
 /// And of all that is known of a stream.
-fn named_by_all(committed: &Committed) -> HashSet<(u64, u128)> {
+pub(super) fn named_by_all(committed: &Committed) -> HashSet<(u64, u128)> {
     let manifest = committed.base.as_ref().and_then(|base| base.manifest.as_deref());
     let mut named = manifest.map(named_by).unwrap_or_default();
     if let Some(stream) = &committed.stream {

@@ -5,89 +5,15 @@ use bytes::Bytes;
 
 use super::*;
 use crate::clock::{Clock, Ids};
+use crate::engine::testing::{GRACE, World, name, seconds, settings, text};
+use crate::layout::document;
 use crate::layout::entry::{self, Header};
-use crate::layout::{chunk, document};
-use crate::protocol::stream::{Append, Appended, Body, Create, Data, Effect};
-use crate::protocol::{ContentType, Incarnation, Lifetime, ReadFrom};
+use crate::protocol::stream::{Append, Appended, Body, Data, Effect};
+use crate::protocol::{Incarnation, Lifetime};
 use crate::settings::EngineSettings;
-use crate::store::memory::MemoryStore;
 use crate::store::{Condition, Put, Store};
 
-const GRACE: Duration = Duration::from_secs(60);
-
-/// Collects only when told to; nothing is sealed before it is old.
-fn settings() -> EngineSettings {
-    EngineSettings {
-        shards: 1,
-        grace: GRACE,
-        seal_age: Duration::from_secs(20),
-        seal_idle: Duration::from_secs(5),
-        checkpoint_entries: 3,
-        direct_bytes: 40,
-        inline_bytes: 16,
-        collect_interval: Duration::ZERO,
-        ..EngineSettings::default()
-    }
-}
-
-struct World {
-    store: Arc<MemoryStore>,
-    engine: Engine,
-}
-
 impl World {
-    async fn new() -> World {
-        World::with(settings()).await
-    }
-
-    async fn with(settings: EngineSettings) -> World {
-        let clock = Clock::tokio(1_800_000_000_000);
-        let store = Arc::new(MemoryStore::new(clock.clone()));
-        let engine = Engine::open(Arc::clone(&store) as Arc<dyn Store>, settings, clock, Ids::seeded(1)).await;
-        World { store, engine: engine.unwrap_or_else(|e| panic!("{e}")) }
-    }
-
-    async fn create(&self, name: &StreamName, lifetime: Lifetime) -> Incarnation {
-        let incarnation = self.engine.new_incarnation();
-        let create = Create { incarnation, content_type: text(), lifetime, closed: false, body: body("") };
-        let admission = self.engine.admit(1).unwrap_or_else(|e| panic!("{e}"));
-        self.engine.create(name, create, admission).await.unwrap_or_else(|e| panic!("{name}: {e}"));
-        incarnation
-    }
-
-    async fn append(&self, name: &StreamName, text_: &str) {
-        let append = Append { content_type: Some(text()), body: body(text_), seq: None, producer: None, close: false };
-        let admission = self.engine.admit(1).unwrap_or_else(|e| panic!("{e}"));
-        self.engine.append(name, append, admission).await.unwrap_or_else(|e| panic!("{name}: {e}"));
-    }
-
-    async fn content(&self, name: &StreamName) -> String {
-        let page = self.engine.locate(name, ReadFrom::Start).await.unwrap_or_else(|e| panic!("{name}: {e}"));
-        let (bytes, _) = self.engine.fetch(name, &page).await.unwrap_or_else(|e| panic!("{name}: {e}"));
-        String::from_utf8_lossy(&bytes).into_owned()
-    }
-
-    /// An object that a replica left behind.
-    async fn plant(&self, key: &str, object: Bytes) {
-        let put = self.store.put(key, object, Condition::Absent).await.map(|reply| reply.value);
-        assert!(matches!(put, Ok(Put::Written(_))), "{key}: {put:?}");
-    }
-
-    async fn orphan(&self, name: &StreamName, incarnation: Incarnation, nonce: u128) -> String {
-        let key = key::chunk(name, incarnation, nonce);
-        self.plant(&key, chunk::encode([Bytes::from_static(b"lost")].iter(), &[4])).await;
-        key
-    }
-
-    async fn keys(&self) -> Vec<String> {
-        let listing = self.store.list("", None, 1000).await.unwrap_or_else(|e| panic!("{e}"));
-        listing.value.items.into_iter().map(|item| item.key).collect()
-    }
-
-    async fn has(&self, key: &str) -> bool {
-        self.keys().await.iter().any(|found| found == key)
-    }
-
     /// What a round tells of, and sums up.
     async fn collect(&self, remove: bool) -> (Vec<String>, Collected) {
         let told = Mutex::new(Vec::new());
@@ -97,23 +23,6 @@ impl World {
         let collected = self.engine.collect(remove, &tell).await.unwrap_or_else(|e| panic!("{e}"));
         (told.into_inner().unwrap_or_else(PoisonError::into_inner), collected)
     }
-}
-
-fn text() -> ContentType {
-    ContentType::new("text/plain").unwrap_or_else(|e| panic!("{}", e.what))
-}
-
-fn body(text: &str) -> Body {
-    let ends = if text.is_empty() { vec![] } else { vec![text.len() as u32] };
-    Body { data: Data::Inline(Bytes::copy_from_slice(text.as_bytes())), ends }
-}
-
-fn name(text: &str) -> StreamName {
-    StreamName::new(text).unwrap_or_else(|e| panic!("{e}"))
-}
-
-async fn seconds(seconds: u64) {
-    tokio::time::sleep(Duration::from_secs(seconds)).await;
 }
 
 #[tokio::test(start_paused = true)]
