@@ -28,7 +28,7 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Subcommands {
     /// Serve streams over HTTP
-    Serve(Serve),
+    Serve(Box<Serve>),
     /// Verify a whole bucket: checksums, the logs, what is named and what is not. Only reads; servers may run
     Check(check::Check),
     /// Remove garbage from a bucket: chunks that nothing names, expired streams, old log objects. Servers may run
@@ -37,9 +37,8 @@ enum Subcommands {
 
 /// What a command line asks for.
 #[derive(Debug)]
-#[expect(clippy::large_enum_variant, reason = "there is one of it")]
 enum Task {
-    Serve(Settings),
+    Serve(Box<Settings>),
     Check(check::Check),
     Gc(gc::Gc),
 }
@@ -54,7 +53,7 @@ struct Serve {
 pub fn run() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
     let done = parse(&args).and_then(|parsed| match parsed {
-        Ok(Task::Serve(settings)) => serve::run(settings).map(|()| ExitCode::SUCCESS),
+        Ok(Task::Serve(settings)) => serve::run(*settings).map(|()| ExitCode::SUCCESS),
         Ok(Task::Check(check)) => Ok(check::run(&check)),
         Ok(Task::Gc(gc)) => Ok(gc::run(&gc)),
         // Help, the version, or a command line that clap explains better than one line could.
@@ -86,7 +85,7 @@ fn parse(args: &[OsString]) -> Result<Result<Task, clap::Error>, String> {
         None => cli.settings,
     };
     settings.validate()?;
-    Ok(Ok(Task::Serve(settings)))
+    Ok(Ok(Task::Serve(Box::new(settings))))
 }
 
 #[cfg(test)]
@@ -96,7 +95,7 @@ mod tests {
     fn settings(args: &[&str]) -> Result<Settings, String> {
         let args: Vec<OsString> = std::iter::once(&"headwater").chain(args).map(OsString::from).collect();
         match parse(&args)?.map_err(|error| error.to_string())? {
-            Task::Serve(settings) => Ok(settings),
+            Task::Serve(settings) => Ok(*settings),
             other => Err(format!("{other:?}")),
         }
     }

@@ -2,6 +2,8 @@
 
 use std::collections::{BTreeSet, HashSet};
 
+use futures::{StreamExt, TryStreamExt};
+
 use super::{Check, FOREIGN, Severity, Shard};
 use crate::engine::checkpoint::Held;
 use crate::engine::load::{self, Loaded};
@@ -15,6 +17,8 @@ use crate::protocol::StreamName;
 
 /// More entries than this beyond the head can't be ones that a replica was cut off from: no pipeline is longer.
 const LONGEST_PIPELINE: usize = 64;
+/// Entries read at a time.
+const AT_A_TIME: usize = 16;
 
 impl Check<'_> {
     pub(super) async fn log(&self, number: u32) -> Result<Shard, EngineError> {
@@ -41,7 +45,7 @@ impl Check<'_> {
 
     /// All log objects there are: those that a load does not read, too, because a replica that is behind needs them.
     async fn stored_entries(&self, number: u32, head: Option<u64>, held: &Held) -> Result<(), EngineError> {
-        let (mut present, mut beyond) = (BTreeSet::new(), Vec::new());
+        let (mut present, mut beyond, mut unread) = (BTreeSet::new(), Vec::new(), Vec::new());
         let mut pages = Pages::of(&self.context, key::logs(number));
         while let Some(page) = pages.next().await? {
             for item in page {
@@ -56,10 +60,12 @@ impl Check<'_> {
                 } else if head.is_some_and(|head| position >= head) {
                     beyond.push(position);
                 } else if !was_read {
-                    self.entry(number, position).await?;
+                    unread.push(position);
                 }
             }
         }
+        let reads = unread.into_iter().map(|position| self.entry(number, position));
+        futures::stream::iter(reads).buffer_unordered(AT_A_TIME).try_collect::<Vec<_>>().await?;
         for position in held.truncated().max(1)..=held.position() {
             if !present.contains(&position) && !self.is_truncated(number, position).await? {
                 self.found(Severity::Damage, key::log(number, position), "it is missing");

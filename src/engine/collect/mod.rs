@@ -20,8 +20,8 @@ mod turn;
 
 use std::collections::{BTreeMap, HashSet};
 
-use futures::StreamExt;
 use futures::lock::Mutex;
+use futures::{StreamExt, TryStreamExt};
 use tokio::sync::oneshot;
 
 use super::access::ask;
@@ -37,11 +37,11 @@ use crate::layout::key::{self, Key};
 use crate::layout::manifest::Manifest;
 use crate::protocol::stream::Command;
 use crate::protocol::{Stream, StreamName};
-use crate::store::{StoreTime, Version};
+use crate::store::{Listed, StoreTime, Version};
 
 pub(super) use turn::start;
 
-/// Streams looked at a time.
+/// Streams looked at, and objects removed, at a time.
 const AT_A_TIME: usize = 8;
 
 /// Something that was, or would be, removed.
@@ -125,15 +125,14 @@ impl Round<'_> {
         let truncated = load::read_checkpoint(self.context(), shard).await?.truncated();
         let mut pages = Pages::of(self.context(), key::logs(shard));
         while let Some(page) = pages.next().await? {
-            for item in page {
-                match Key::parse(&item.key) {
-                    Some(Key::Log { position, .. }) if position < truncated => {
-                        let why = "below the checkpoint";
-                        self.remove(Garbage { key: item.key, bytes: item.size, why }, |sum| &mut sum.entries).await?;
-                    }
-                    Some(_) => return Ok(()),
-                    None => {}
-                }
+            let is_old = |item: &Listed| matches!(Key::parse(&item.key), Some(Key::Log { position, .. }) if position < truncated);
+            let (old, needed): (Vec<Listed>, Vec<Listed>) = page.into_iter().partition(is_old);
+            let removals = old.into_iter().map(|Listed { key, size, .. }| {
+                self.remove(Garbage { key, bytes: size, why: "below the checkpoint" }, |sum| &mut sum.entries)
+            });
+            futures::stream::iter(removals).buffer_unordered(AT_A_TIME).try_collect::<Vec<_>>().await?;
+            if needed.iter().any(|item| Key::parse(&item.key).is_some()) {
+                return Ok(());
             }
         }
         Ok(())
