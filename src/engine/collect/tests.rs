@@ -157,7 +157,7 @@ async fn chunks_of_a_stream_that_there_was_are_kept_although_its_manifest_is_gon
 
 #[tokio::test(start_paused = true)]
 async fn a_stream_whose_time_is_over_goes_with_its_chunks_also_if_nobody_asks_for_it() {
-    let world = World::new().await;
+    let world = World::with(EngineSettings { seal_idle: Duration::from_secs(15), ..settings() }).await;
     let (over, renewed) = (name("over"), name("renewed"));
     for stream in [&over, &renewed] {
         world.create(stream, Lifetime::Ttl(40)).await;
@@ -166,7 +166,7 @@ async fn a_stream_whose_time_is_over_goes_with_its_chunks_also_if_nobody_asks_fo
     seconds(38).await;
     // So lately that only the log knows.
     assert_eq!(world.content(&renewed).await, "long enough to be in a chunk");
-    seconds(3).await;
+    seconds(7).await;
     let (told, collected) = world.collect(true).await;
     assert_eq!((collected.expired, told), (1, vec![key::manifest(&over)]));
     let chunks = |stream: &StreamName| format!("streams/{}/0", key::folder(stream));
