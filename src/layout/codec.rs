@@ -106,16 +106,20 @@ impl Reader {
         Ok(u128::from_le_bytes(self.array()?))
     }
 
+    /// Only the shortest form of a number is taken: what can be written in one way only can't be changed unnoticed.
     pub fn varint(&mut self) -> Result<u64, Damaged> {
+        let too_long = || Damaged::new("a number is too long");
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.u8()?;
-            value |= u64::from(byte & 0x7f) << shift;
+            let bits = u64::from(byte & 0x7f);
+            value |= bits << shift;
             if byte < 0x80 {
-                return Ok(value);
+                let is_shortest = (byte > 0 || shift == 0) && bits << shift >> shift == bits;
+                return if is_shortest { Ok(value) } else { Err(too_long()) };
             }
         }
-        Err(Damaged::new("a number is too long"))
+        Err(too_long())
     }
 
     /// A count of things that take at least one byte each, so that a damaged count cannot ask for more memory than

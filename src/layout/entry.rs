@@ -18,7 +18,7 @@ use super::codec::{Reader, Writer};
 use crate::clock::Millis;
 use crate::protocol::lifetime::Lifetime;
 use crate::protocol::stream::{Appended, Body, Data, Effect};
-use crate::protocol::{ContentType, Incarnation, Producer, StreamName};
+use crate::protocol::{ContentType, Incarnation, Producer, StreamName, offset};
 
 const MAGIC: &[u8; 4] = b"HWLE";
 const VERSION: u8 = 1;
@@ -115,7 +115,7 @@ impl Placement {
         let mut placement = Placement { offsets: vec![0; count], data: Vec::new(), total: 0 };
         for (index, bytes) in groups.into_iter().flatten() {
             placement.offsets[index] = placement.total;
-            placement.total += u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            placement.total = placement.total.saturating_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
             placement.data.push(bytes);
         }
         placement
@@ -210,7 +210,27 @@ pub fn decode(object: &Bytes) -> Result<Entry, Damaged> {
     if input.at() != data_start {
         return Err(Damaged::new("its records and its data do not meet"));
     }
-    Ok(Entry { header, records })
+    let entry = Entry { header, records };
+    check_placement(&entry, data_start, data_length)?;
+    Ok(entry)
+}
+
+/// Readers take a stream's bytes as one slice: they must lie where [`encode`] puts them, each in one record only.
+fn check_placement(entry: &Entry, data_start: usize, data_length: usize) -> Result<(), Damaged> {
+    let records = entry.records.iter().map(|placed| (&placed.record.name, &placed.record.effect));
+    let placement = Placement::of(records);
+    let is_placed = |(placed, offset): (&Placed, &u32)| match &placed.record.effect {
+        Effect::Appended(Appended { body: Body { data: Data::Inline(_), .. }, .. }) => {
+            placed.data_at as usize == data_start + *offset as usize
+        }
+        _ => true,
+    };
+    let all_placed = entry.records.iter().zip(&placement.offsets).all(is_placed);
+    if all_placed && placement.total as usize == data_length {
+        Ok(())
+    } else {
+        Err(Damaged::new("its data does not lie stream by stream"))
+    }
 }
 
 fn decode_record(input: &mut Reader, object: &Bytes, data_start: usize, covered: usize) -> Result<Placed, Damaged> {
@@ -238,6 +258,9 @@ fn decode_record(input: &mut Reader, object: &Bytes, data_start: usize, covered:
             let ends = input.rising()?;
             if ends.last().map_or(0, |end| u64::from(*end)) != data.len() {
                 return Err(Damaged::new("a record's messages do not fill its data"));
+            }
+            if start.saturating_add(data.len()) >= offset::LIMIT {
+                return Err(Damaged::new("a record's data reaches further than a stream can"));
             }
             let seq = input.optional_text()?.map(Into::into);
             let producer = if input.flag()? {
