@@ -122,15 +122,15 @@ impl Reader {
         Err(too_long())
     }
 
-    /// A count of things that take at least one byte each, so that a damaged count cannot ask for more memory than
-    /// the input has bytes.
-    pub fn count(&mut self) -> Result<usize, Damaged> {
+    /// A count of things that take at least `shortest` bytes each, so that a damaged count cannot ask for more memory
+    /// than so many things need.
+    pub fn count(&mut self, shortest: usize) -> Result<usize, Damaged> {
         let count = usize::try_from(self.varint()?).unwrap_or(usize::MAX);
-        if count > self.left() { Err(Damaged::new("a count is too large")) } else { Ok(count) }
+        if count > self.left() / shortest { Err(Damaged::new("a count is too large")) } else { Ok(count) }
     }
 
     pub fn text(&mut self) -> Result<String, Damaged> {
-        let length = self.count()?;
+        let length = self.count(1)?;
         let taken = self.take(length)?;
         String::from_utf8(taken.to_vec()).map_err(|_| Damaged::new("a text is not UTF-8"))
     }
@@ -148,7 +148,7 @@ impl Reader {
     }
 
     pub fn rising(&mut self) -> Result<Vec<u32>, Damaged> {
-        let count = self.count()?;
+        let count = self.count(1)?;
         let mut numbers = Vec::with_capacity(count);
         let mut last = 0u32;
         for _ in 0..count {

@@ -22,6 +22,8 @@ use crate::protocol::{ContentType, Incarnation, Producer, StreamName, offset};
 
 const MAGIC: &[u8; 4] = b"HWLE";
 const VERSION: u8 = 1;
+/// A name of one byte after its length, a tag and an incarnation.
+const SHORTEST_RECORD: usize = 4;
 
 /// Which entry of a shard's log this is, and after which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -202,8 +204,8 @@ pub fn decode(object: &Bytes) -> Result<Entry, Damaged> {
     };
     let data_length = input.u32()? as usize;
     let data_start = covered.checked_sub(data_length).ok_or_else(|| Damaged::new("its data is longer than it is"))?;
-    let count = input.count()?;
-    let mut records = Vec::with_capacity(count.min(4096));
+    let count = input.count(SHORTEST_RECORD)?;
+    let mut records = Vec::with_capacity(count);
     for _ in 0..count {
         records.push(decode_record(&mut input, object, data_start, covered)?);
     }
@@ -280,12 +282,15 @@ fn decode_record(input: &mut Reader, object: &Bytes, data_start: usize, covered:
 
 fn decode_created(input: &mut Reader) -> Result<Effect, Damaged> {
     let incarnation = incarnation(input)?;
-    let content_type = ContentType::new(&input.text()?).map_err(|e| Damaged::new(e.what))?;
-    let (kind, value) = (input.u8()?, input.varint()?);
-    let lifetime = match kind {
-        0 => Lifetime::Forever,
-        1 => Lifetime::Ttl(value),
-        2 => Lifetime::Until(value),
+    let text = input.text()?;
+    let content_type = ContentType::new(&text).map_err(|e| Damaged::new(e.what))?;
+    if content_type.as_str() != text {
+        return Err(Damaged::new("a content type has spaces around it"));
+    }
+    let lifetime = match (input.u8()?, input.varint()?) {
+        (0, 0) => Lifetime::Forever,
+        (1, value) => Lifetime::Ttl(value),
+        (2, value) => Lifetime::Until(value),
         _ => return Err(Damaged::new("a lifetime is of an unknown kind")),
     };
     Ok(Effect::Created { incarnation, content_type, lifetime })

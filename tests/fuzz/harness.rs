@@ -5,6 +5,7 @@ use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::sync::Once;
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -81,14 +82,17 @@ pub fn damage<T: Target>(pairs: impl Strategy<Value = (Bytes, Bytes)>) {
     println!("{name}: {cases} inputs, {} of them with the same meaning", unnoticed.get());
 }
 
-/// What can be kept in a file.
+/// What is tried.
 pub trait Input: Debug + Clone {
-    fn to_keep(&self) -> &[u8];
+    /// As it can be kept in a file.
+    fn to_keep(&self) -> Option<&[u8]> {
+        None
+    }
 }
 
 impl Input for Bytes {
-    fn to_keep(&self) -> &[u8] {
-        self
+    fn to_keep(&self) -> Option<&[u8]> {
+        Some(self)
     }
 }
 
@@ -99,8 +103,8 @@ struct Pair {
 }
 
 impl Input for Pair {
-    fn to_keep(&self) -> &[u8] {
-        &self.damaged
+    fn to_keep(&self) -> Option<&[u8]> {
+        Some(&self.damaged)
     }
 }
 
@@ -119,11 +123,28 @@ pub fn run<I: Input>(
     match result {
         Ok(()) => cases,
         Err(TestError::Fail(why, input)) => {
-            let path = keep(name, input.to_keep());
-            panic!("{name}: {why}\nFUZZ_SEED={seed}, input kept in {}\n{input:?}", path.display());
+            let kept = input.to_keep().map(|bytes| format!("\nkept in {}", keep(name, bytes).display()));
+            panic!("{name}: {why}\nFUZZ_SEED={seed}{}\n{input:?}", kept.unwrap_or_default());
         }
         Err(TestError::Abort(why)) => panic!("{name}: {why}"),
     }
+}
+
+thread_local! {
+    static PANICS: Cell<u32> = const { Cell::new(0) };
+}
+
+/// How often this thread has panicked so far, caught or not: what runs in a task of its own is told from here.
+pub fn panics() -> u32 {
+    static HOOK: Once = Once::new();
+    HOOK.call_once(|| {
+        let report = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            PANICS.with(|panics| panics.set(panics.get() + 1));
+            report(info);
+        }));
+    });
+    PANICS.with(Cell::get)
 }
 
 fn asked_for() -> Option<u64> {

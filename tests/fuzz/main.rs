@@ -13,4 +13,6 @@ mod mutate;
 mod objects;
 mod protocol;
 mod request;
+mod s3;
 mod settings;
+mod wire;
