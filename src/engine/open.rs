@@ -122,9 +122,6 @@ async fn read_or_write(context: &Context) -> Result<Cluster, EngineError> {
 async fn read(context: &Context) -> Result<Option<Cluster>, EngineError> {
     let Some(object) = context.store.get(key::CLUSTER).await?.value else { return Ok(None) };
     let cluster: Cluster = document::decode(&object.body).map_err(|error| damaged_cluster(&error.0))?;
-    if cluster.shards == 0 || cluster.page_bytes == 0 || cluster.grace == 0 {
-        return Err(damaged_cluster("it has no shards, pages without bytes, or no grace period"));
-    }
     Ok(Some(cluster))
 }
 

@@ -14,6 +14,7 @@ use super::state::{Base, Committed};
 use super::tail::Missing;
 use crate::clock::Millis;
 use crate::layout::checkpoint::{Nonce, Run};
+use crate::layout::document::Document;
 use crate::layout::facts::Facts;
 use crate::layout::manifest::{ChunkRef, Inline, Manifest};
 use crate::layout::{Damaged, chunk, document, key};
@@ -154,7 +155,7 @@ async fn build(context: &Context, plan: &Plan) -> Result<Built, Missing> {
     };
     builder.run(stream.incarnation).await?;
     let damaged = |error: Damaged| EngineError::Damaged { key: key::manifest(&plan.name), what: error.0 };
-    builder.built.manifest.validate().map_err(damaged)?;
+    builder.built.manifest.check().map_err(damaged)?;
     Ok(builder.built)
 }
 

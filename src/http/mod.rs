@@ -18,7 +18,7 @@ mod error;
 mod listen;
 mod metrics;
 mod read;
-mod request;
+pub mod request;
 mod routes;
 mod sse;
 mod write;

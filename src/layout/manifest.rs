@@ -9,7 +9,7 @@ use super::Damaged;
 use super::document::Document;
 use super::facts::Facts;
 use crate::clock::Millis;
-use crate::protocol::page;
+use crate::protocol::{Stream, StreamName, page};
 
 /// Everything of a stream that the log's records up to `log_position` say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -35,35 +35,39 @@ impl Manifest {
         let chunks = self.chunks.last().map_or(0, ChunkRef::end);
         self.inline.as_ref().map_or(chunks, Inline::end)
     }
-
-    /// What it says that can't be: checked whenever one is read, and before one is written.
-    pub fn validate(&self) -> Result<(), Damaged> {
-        let Some(facts) = &self.stream else {
-            let is_bare = self.chunks.is_empty() && self.inline.is_none();
-            return is_bare.then_some(()).ok_or_else(|| Damaged::new("it names bytes of a stream that was deleted"));
-        };
-        let inline = self.inline.as_ref().map(|inline| (inline.start, inline.end()));
-        let pieces = self.chunks.iter().map(|chunk| (chunk.start, chunk.start.saturating_add(chunk.len))).chain(inline);
-        let mut at = 0;
-        for (start, end) in pieces {
-            if start != at || end <= start {
-                return Err(Damaged::new(format!("it names bytes {start}..{end} after {at}")));
-            }
-            at = end;
-        }
-        if at != facts.tail {
-            return Err(Damaged::new(format!("it names bytes up to {at} of a stream that ends at {}", facts.tail)));
-        }
-        let Some(Inline { data, ends, .. }) = &self.inline else { return Ok(()) };
-        let fill =
-            ends.is_sorted_by(|one, next| one < next) && ends.last().is_some_and(|end| *end as usize == data.len());
-        fill.then_some(()).ok_or_else(|| Damaged::new("its last messages do not fill its bytes"))
-    }
 }
 
 impl Document for Manifest {
     const FORMAT: &'static str = "headwater-manifest";
     const VERSION: u32 = 1;
+
+    /// Its parts are the whole stream: from its start to its end, without gaps.
+    fn check(&self) -> Result<(), Damaged> {
+        StreamName::new(&self.name).map_err(|error| Damaged::new(error.what))?;
+        let mut at = 0;
+        for chunk in &self.chunks {
+            let end = chunk.start.checked_add(chunk.len).filter(|end| chunk.start == at && *end > at);
+            at = end.ok_or_else(|| Damaged::new(format!("after {at} bytes it has a chunk of others")))?;
+        }
+        if let Some(inline) = &self.inline {
+            let ends = [0].iter().chain(&inline.ends);
+            if inline.start != at
+                || !ends.is_sorted()
+                || inline.ends.last().map(|end| *end as usize) != Some(inline.data.len())
+            {
+                return Err(Damaged::new(format!(
+                    "after {at} bytes its inline data is of others, or not whole messages"
+                )));
+            }
+            at = at.saturating_add(inline.data.len() as u64);
+        }
+        let stream = self.stream.clone().map(Stream::try_from).transpose()?;
+        let tail = stream.map_or(0, |stream| stream.tail);
+        if at != tail {
+            return Err(Damaged::new(format!("it names {at} bytes of a stream of {tail}")));
+        }
+        Ok(())
+    }
 }
 
 /// A run of a stream's bytes that lies in a chunk object.
