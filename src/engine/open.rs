@@ -43,7 +43,7 @@ impl Engine {
         context.settings.grace = Duration::from_millis(cluster.grace);
         let context = Arc::new(context);
         let shards = (0..context.shards).map(|number| shard::spawn(&context, number)).collect();
-        let gate = Gate::new(context.settings.queue_bytes);
+        let gate = Gate::new(context.settings.queue_bytes, "too many request bodies are waiting for the store");
         Ok(Engine(Arc::new(Inner { context, shards, gate, is_draining: AtomicBool::new(false) })))
     }
 }
