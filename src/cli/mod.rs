@@ -1,5 +1,6 @@
 //! The command line. `serve` is what a command line without a subcommand means.
 
+mod descriptors;
 mod serve;
 
 use std::ffi::OsString;
