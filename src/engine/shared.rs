@@ -54,7 +54,8 @@ impl<K: Hash + Eq + Send + Sync + 'static> Shared<K> {
             }
             Ok(admission.cover(bytes))
         };
-        self.cache.try_get_with(key, counted).await
+        // Boxed, because it is large: requests that wait for something else would have room for it in their tasks.
+        Box::pin(self.cache.try_get_with(key, Box::pin(counted))).await
     }
 
     async fn admit(&self, len: u64) -> Result<Admission, EngineError> {
