@@ -1,6 +1,7 @@
 //! The command line. `serve` is what a command line without a subcommand means.
 
 mod check;
+mod descriptors;
 mod gc;
 mod serve;
 mod tools;

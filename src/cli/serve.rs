@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tracing_subscriber::EnvFilter;
 
+use super::descriptors;
 use crate::clock::{Clock, Ids};
 use crate::engine::Engine;
 use crate::http::{self, Api, MetricsText};
@@ -26,7 +27,8 @@ pub fn run(settings: Settings) -> Result<(), String> {
     runtime.map_err(|error| format!("threads: {error}"))?.block_on(serve(settings))
 }
 
-async fn serve(settings: Settings) -> Result<(), String> {
+async fn serve(mut settings: Settings) -> Result<(), String> {
+    settings.http.max_connections = descriptors::for_connections(settings.http.max_connections);
     // The port first: a second server on the same machine should fail before it touches the bucket.
     let address = settings.http.listen;
     let listener = TcpListener::bind(address).await.map_err(|error| format!("listen on {address}: {error}"))?;

@@ -11,13 +11,14 @@
 //! | [`state`] | committed state: one fold for own, foreign and replayed entries |
 //! | [`load`] | cold load from the checkpoint and the entries since; manifests |
 //! | [`tail`] | recent entries and served pages in memory |
+//! | [`shared`] | buffers that many are sent, counted for as long as anybody holds one |
 //! | [`read`] | manifest and offset to the bytes of a page |
 //! | [`follow`] | who waits for a stream to change |
 //! | [`upkeep`] | when to seal, when to write a checkpoint |
 //! | [`seal`], [`checkpoint`], [`cas`] | how |
 //! | [`collect`], [`walk`] | finding and removing garbage |
 //! | [`check`] | verifying a whole bucket |
-//! | [`admission`] | how many bytes of bodies may be in memory |
+//! | [`admission`] | how many bytes of bodies and responses may be in memory |
 
 mod access;
 mod admission;
@@ -36,6 +37,7 @@ mod pace;
 mod read;
 mod seal;
 mod shard;
+mod shared;
 mod stage;
 mod state;
 mod submit;
@@ -53,8 +55,7 @@ use bytes::Bytes;
 use tokio::sync::oneshot;
 
 use self::access::ask;
-pub use self::admission::Admission;
-use self::admission::Gate;
+pub use self::admission::{Admission, Gate};
 pub use self::check::{Checked, Finding, Severity, check};
 pub use self::collect::{Collected, Garbage};
 use self::context::Context;
@@ -63,6 +64,7 @@ use self::error::{damaged_cluster, no_answer, retry_after, stopping};
 pub use self::follow::Changes;
 use self::handle::{Handle, Message};
 use self::read::Owner;
+pub use self::shared::Shared;
 use self::submit::{Refusal, needs_outcome};
 use self::tail::Missing;
 use crate::clock::Millis;

@@ -55,7 +55,7 @@ impl Engine {
     fn start(context: Context) -> Engine {
         let context = Arc::new(context);
         let shards = (0..context.shards).map(|number| shard::spawn(&context, number)).collect();
-        let gate = Gate::new(context.settings.queue_bytes);
+        let gate = Gate::new(context.settings.queue_bytes, "too many request bodies are waiting for the store");
         let inner = Arc::new(Inner { context, shards, gate, is_draining: AtomicBool::new(false) });
         collect::start(&inner);
         Engine(inner)

@@ -140,17 +140,14 @@ pub(super) async fn fetch(
         Part::Log { position, .. } => context.tails.has_entry(owner.shard, *position),
         Part::Chunk { .. } => false,
     });
-    if let ([part], true, false) = (parts, in_memory, owner.is_json) {
-        // Nothing to join and nothing to encode: a slice of what is in memory.
-        return Ok((fetch_part(context, owner, part).await?, Source::Memory));
-    }
     let made = AtomicBool::new(false);
     let key = (owner.name.clone(), owner.incarnation, range.start, range.end);
     let make = async {
         made.store(true, Ordering::Relaxed);
         let mut pieces = Vec::with_capacity(parts.len());
         for part in parts {
-            pieces.push(fetch_part(context, owner, part).await?);
+            // A slice would keep the whole object in memory for as long as the response is being sent.
+            pieces.push(Bytes::copy_from_slice(&fetch_part(context, owner, part).await?));
         }
         Ok(if owner.is_json { json::array(pieces.iter()) } else { join(pieces) })
     };

@@ -8,6 +8,7 @@ use moka::future::Cache;
 use moka::policy::EvictionPolicy;
 
 use super::EngineError;
+use super::shared::Shared;
 use crate::layout::entry::{Entry, Placed};
 use crate::layout::key;
 use crate::protocol::stream::{Appended, Data, Effect};
@@ -70,7 +71,7 @@ pub(super) type PageKey = (StreamName, Incarnation, u64, u64);
 #[derive(Debug)]
 pub(super) struct Tails {
     entries: Cache<(u32, u64), Arc<EntryData>>,
-    pages: Cache<PageKey, Bytes>,
+    pages: Shared<PageKey>,
 }
 
 /// Why bytes could not be had.
@@ -97,12 +98,7 @@ impl Tails {
             .eviction_policy(EvictionPolicy::lru())
             .weigher(|_, entry: &Arc<EntryData>| entry.weight)
             .build();
-        let pages = Cache::builder()
-            .max_capacity(page_bytes)
-            .weigher(|(name, ..): &PageKey, page: &Bytes| {
-                u32::try_from(page.len() + name.as_str().len() + 160).unwrap_or(u32::MAX)
-            })
-            .build();
+        let pages = Shared::new(page_bytes, |(name, ..): &PageKey| name.as_str().len() + 160);
         Tails { entries, pages }
     }
 
@@ -134,7 +130,8 @@ impl Tails {
         key: PageKey,
         make: impl Future<Output = Result<Bytes, Missing>>,
     ) -> Result<Bytes, Missing> {
-        self.pages.try_get_with(key, make).await.map_err(|error: Arc<Missing>| Missing::clone(&error))
+        let len = key.3 - key.2;
+        self.pages.get(key, len, make).await.map_err(|error: Arc<Missing>| Missing::clone(&error))
     }
 }
 

@@ -8,7 +8,7 @@ use tokio::time::Instant;
 
 use super::Api;
 use super::error::Problem;
-use crate::engine::Admission;
+use crate::engine::{Admission, EngineError};
 use crate::protocol::stream::{Body, Data};
 use crate::protocol::{ContentType, Malformed, json};
 
@@ -94,38 +94,56 @@ const MESSAGE_COST: u64 = 16;
 impl Received {
     /// The body as the stream stores it, with room asked for its messages: millions of them may be in few bytes.
     pub async fn into_stored(self, api: &Api, content_type: &ContentType) -> Result<(Body, Admission), Problem> {
-        let body = to_store(self.bytes, content_type).await?;
+        let engine = api.engine.clone();
+        let admit = move |messages| engine.admit(messages * MESSAGE_COST);
+        let (body, room) = to_store(self.bytes, content_type, admit).await?;
         let mut admission = self.admission;
-        admission.merge(api.engine.admit(body.ends.len() as u64 * MESSAGE_COST)?);
+        admission.merge(room);
         Ok((body, admission))
     }
 }
 
-/// The bytes as the stream stores them: messages in JSON mode, one run of bytes otherwise.
-async fn to_store(bytes: Bytes, content_type: &ContentType) -> Result<Body, Problem> {
+/// The bytes as the stream stores them, messages in JSON mode and one run of bytes otherwise, with `admit`'s permission
+/// for so many messages.
+async fn to_store(
+    bytes: Bytes,
+    content_type: &ContentType,
+    admit: impl FnOnce(u64) -> Result<Admission, EngineError> + Send + 'static,
+) -> Result<(Body, Admission), Problem> {
     if bytes.is_empty() {
-        return Ok(Body::default());
+        return Ok((Body::default(), admit(0)?));
     }
     if !content_type.is_json() {
         let end = u32::try_from(bytes.len()).map_err(|_| Malformed::new("body is larger than 4 GiB"))?;
-        return Ok(Body { data: Data::Inline(bytes), ends: vec![end] });
+        return Ok((Body { data: Data::Inline(bytes), ends: vec![end] }, admit(1)?));
     }
-    let messages = if bytes.len() > LARGE_JSON {
-        let split = tokio::task::spawn_blocking(move || json::split(&bytes));
-        split.await.map_err(|_| Problem::internal())??
-    } else {
-        json::split(&bytes)?
+    let is_large = bytes.len() > LARGE_JSON;
+    let split = move || -> Result<(Body, Admission), Problem> {
+        let room = admit(json::count(&bytes))?;
+        let messages = json::split(&bytes)?;
+        Ok((Body { data: Data::Inline(messages.bytes), ends: messages.ends }, room))
     };
-    Ok(Body { data: Data::Inline(messages.bytes), ends: messages.ends })
+    if is_large {
+        return tokio::task::spawn_blocking(split).await.map_err(|_| Problem::internal())?;
+    }
+    split()
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::engine::Gate;
+
+    /// With room for `room` messages.
+    async fn stored_in(room: u64, bytes: Bytes, content_type: &str) -> Result<Body, Problem> {
+        let content_type = ContentType::new(content_type).unwrap_or_default();
+        // The unit of account is a KiB.
+        let admit = move |messages| Gate::new(room << 10, "full").admit(messages << 10);
+        to_store(bytes, &content_type, admit).await.map(|(body, _)| body)
+    }
 
     async fn stored(bytes: &'static [u8], content_type: &str) -> Result<Body, Problem> {
-        let content_type = ContentType::new(content_type).unwrap_or_default();
-        to_store(Bytes::from_static(bytes), &content_type).await
+        stored_in(10, Bytes::from_static(bytes), content_type).await
     }
 
     #[tokio::test]
@@ -142,8 +160,11 @@ mod tests {
 
     #[tokio::test]
     async fn large_json_is_checked_as_well() {
-        let text = format!("[{}1]", "1,".repeat(LARGE_JSON));
-        let body = to_store(Bytes::from(text), &ContentType::new("application/json").unwrap_or_default()).await;
-        assert_eq!(body.map(|b| b.ends.len()), Ok(LARGE_JSON + 1));
+        let text = Bytes::from(format!("[{}1]", "1,".repeat(LARGE_JSON)));
+        let messages = LARGE_JSON as u64 + 1;
+        let body = stored_in(messages, text.clone(), "application/json").await;
+        assert_eq!(body.map(|b| b.ends.len() as u64), Ok(messages));
+        let refused = stored_in(messages - 1, text, "application/json").await;
+        assert_eq!(refused.map_err(|problem| problem.code), Err("overloaded"));
     }
 }

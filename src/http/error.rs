@@ -69,6 +69,11 @@ impl Problem {
         Problem::new(StatusCode::REQUEST_TIMEOUT, "body-too-slow", "Request body too slow", detail)
     }
 
+    pub fn overloaded(detail: &'static str) -> Problem {
+        Problem::new(StatusCode::SERVICE_UNAVAILABLE, "overloaded", "Server is overloaded", detail)
+            .retry_after(Duration::from_secs(1))
+    }
+
     pub fn stopping() -> Problem {
         Problem::new(StatusCode::SERVICE_UNAVAILABLE, "stopping", "Server is stopping", "try another replica")
             .retry_after(Duration::from_secs(1))

@@ -8,9 +8,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use axum::body::Body;
+use axum::http::{Response, Version};
+use futures::TryFutureExt;
+use futures::future::MapOk;
+use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
-use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -20,11 +23,15 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
+use super::stall::{self, Since, Streams};
 use super::{Api, router};
 use crate::settings::HttpSettings;
 
 /// What one connection may hold of a response that its client does not take.
 const SEND_BUFFER: usize = 256 << 10;
+/// What the system may hold of it besides. It would let it grow to megabytes, and a container pays for that, too.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+const UNSENT: u32 = 128 << 10;
 /// Flow-control windows for request bodies over HTTP/2.
 const STREAM_WINDOW: u32 = 1 << 20;
 const CONNECTION_WINDOW: u32 = 8 << 20;
@@ -53,10 +60,11 @@ pub async fn serve(listener: TcpListener, api: Arc<Api>, shutdown: impl Future<O
 }
 
 struct Server {
-    builder: auto::Builder<TokioExecutor>,
+    builder: auto::Builder<Streams>,
     router: Router,
     settings: HttpSettings,
-    graceful: GracefulShutdown,
+    /// Connections are to take no more requests, and to end with those that they have.
+    stopping: CancellationToken,
     /// Every connection's task.
     connections: TaskTracker,
     /// Cuts off what has not ended in time.
@@ -70,7 +78,7 @@ impl Server {
         Server {
             builder: builder(&settings),
             router: router(Arc::clone(api)),
-            graceful: GracefulShutdown::new(),
+            stopping: api.stopping.clone(),
             connections: TaskTracker::new(),
             abort: CancellationToken::new(),
             room: Arc::new(Semaphore::new(usize::try_from(settings.max_connections).unwrap_or(Semaphore::MAX_PERMITS))),
@@ -94,28 +102,35 @@ impl Server {
     fn start(&self, stream: TcpStream, permit: OwnedSemaphorePermit) {
         // Small events must not wait for the acknowledgement of earlier ones.
         let _ = stream.set_nodelay(true);
+        limit_unsent(&stream);
         let mut stream = TimeoutStream::new(stream);
         stream.set_write_timeout(Some(self.settings.write_stall_timeout));
-        let asked = CancellationToken::new();
-        let service = TowerToHyperService::new(FirstRequest { router: self.router.clone(), asked: asked.clone() });
+        let asked = Arc::<Asked>::default();
+        let service = TowerToHyperService::new(Requests { router: self.router.clone(), asked: Arc::clone(&asked) });
         let connection = self.builder.serve_connection(TokioIo::new(Box::pin(stream)), service).into_owned();
-        let connection = self.graceful.watch(connection);
-        let (abort, patience) = (self.abort.clone(), self.settings.header_timeout);
+        let (stopping, abort) = (self.stopping.clone(), self.abort.clone());
+        let (header_timeout, idle_timeout) = (self.settings.header_timeout, self.settings.idle_timeout);
         self.connections.spawn(async move {
             let _permit = permit;
             let mut connection = std::pin::pin!(connection);
-            // Until the first request is there, nothing else limits how long its first bytes may take: hyper's timer
-            // starts only when it knows which version of HTTP is spoken.
-            tokio::select! {
-                _ = &mut connection => return,
-                () = asked.cancelled() => {}
-                () = tokio::time::sleep(patience) => return,
-            }
-            tokio::select! {
-                ended = &mut connection => if let Err(error) = ended {
-                    tracing::debug!(%error, "connection");
-                },
-                () = abort.cancelled() => {}
+            let mut never_asks = std::pin::pin!(asked.nothing(header_timeout));
+            let mut idles = std::pin::pin!(asked.last.is_past(idle_timeout));
+            let mut is_ending = false;
+            loop {
+                tokio::select! {
+                    ended = &mut connection => {
+                        if let Err(error) = ended {
+                            tracing::debug!(%error, "connection");
+                        }
+                        return;
+                    }
+                    () = abort.cancelled() => return,
+                    () = &mut never_asks => return,
+                    () = stopping.cancelled(), if !is_ending => {}
+                    () = &mut idles, if !is_ending => {}
+                }
+                connection.as_mut().graceful_shutdown();
+                is_ending = true;
             }
         });
     }
@@ -123,15 +138,15 @@ impl Server {
     /// Lets connections finish the requests they have, until `deadline`.
     async fn finish(self, deadline: Instant) {
         self.connections.close();
-        if tokio::time::timeout_at(deadline, self.graceful.shutdown()).await.is_err() {
+        if tokio::time::timeout_at(deadline, self.connections.wait()).await.is_err() {
             tracing::warn!(connections = self.connections.len(), "requests under way are cut off");
         }
         self.abort.cancel();
     }
 }
 
-fn builder(settings: &HttpSettings) -> auto::Builder<TokioExecutor> {
-    let mut builder = auto::Builder::new(TokioExecutor::new());
+fn builder(settings: &HttpSettings) -> auto::Builder<Streams> {
+    let mut builder = auto::Builder::new(Streams { patience: settings.write_stall_timeout });
     builder
         .http1()
         .timer(TokioTimer::new())
@@ -151,24 +166,56 @@ fn builder(settings: &HttpSettings) -> auto::Builder<TokioExecutor> {
     builder
 }
 
-/// Notes that a connection has asked for something.
-#[derive(Clone)]
-struct FirstRequest {
-    router: Router,
-    asked: CancellationToken,
+/// Keeps what waits in the system small: what a stalled client has not taken stays here, where it is shared and counted.
+#[cfg(any(target_os = "linux", target_os = "android"))]
+fn limit_unsent(stream: &TcpStream) {
+    let _ = socket2::SockRef::from(stream).set_tcp_notsent_lowat(UNSENT);
 }
 
-impl Service<hyper::Request<hyper::body::Incoming>> for FirstRequest {
-    type Response = <Router as Service<hyper::Request<hyper::body::Incoming>>>::Response;
-    type Error = <Router as Service<hyper::Request<hyper::body::Incoming>>>::Error;
-    type Future = <Router as Service<hyper::Request<hyper::body::Incoming>>>::Future;
+#[cfg(not(any(target_os = "linux", target_os = "android")))]
+fn limit_unsent(_: &TcpStream) {}
+
+/// What a connection has asked for.
+#[derive(Default)]
+struct Asked {
+    anything: CancellationToken,
+    /// When it last asked over HTTP/2. Over HTTP/1.1 hyper looks after that.
+    last: Since,
+}
+
+impl Asked {
+    /// Returns if there is no request in time. Nothing else limits how long the first bytes may take: hyper's timer starts
+    /// only when it knows which version of HTTP is spoken.
+    async fn nothing(&self, patience: Duration) {
+        if tokio::time::timeout(patience, self.anything.cancelled()).await.is_ok() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Notes when a connection asks for something, and how HTTP/2 responses get on.
+#[derive(Clone)]
+struct Requests {
+    router: Router,
+    asked: Arc<Asked>,
+}
+
+type Request = hyper::Request<hyper::body::Incoming>;
+
+impl Service<Request> for Requests {
+    type Response = Response<Body>;
+    type Error = <Router as Service<Request>>::Error;
+    type Future = MapOk<<Router as Service<Request>>::Future, fn(Response<Body>) -> Response<Body>>;
 
     fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
-        Service::<hyper::Request<hyper::body::Incoming>>::poll_ready(&mut self.router, cx)
+        Service::<Request>::poll_ready(&mut self.router, cx)
     }
 
-    fn call(&mut self, request: hyper::Request<hyper::body::Incoming>) -> Self::Future {
-        self.asked.cancel();
-        self.router.call(request)
+    fn call(&mut self, request: Request) -> Self::Future {
+        self.asked.anything.cancel();
+        if request.version() == Version::HTTP_2 {
+            self.asked.last.now();
+        }
+        self.router.call(request).map_ok(stall::watch)
     }
 }

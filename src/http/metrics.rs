@@ -39,6 +39,14 @@ impl Counters {
     }
 }
 
+/// What there is at the moment, in the same format.
+pub fn gauges(live_readers: usize) -> String {
+    format!(
+        "# HELP headwater_live_readers Long-polls and SSE responses under way.\n\
+         # TYPE headwater_live_readers gauge\nheadwater_live_readers {live_readers}\n"
+    )
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,19 +8,23 @@
 //! | `write` | PUT, POST, DELETE |
 //! | `read` | HEAD, GET, long-poll |
 //! | `sse` | the live read as server-sent events |
+//! | `live` | how many live reads there may be |
 //! | `caching` | Cache-Control, ETag: the whole contract with caches, as pure functions |
 //! | `error` | the only map from a "no" to status, headers and problem+json |
 //! | `listen` | accepts connections, bounds them, and ends them |
+//! | `stall` | resets HTTP/2 streams whose client does not take their response |
 
 mod body;
 mod caching;
 mod error;
 mod listen;
+mod live;
 mod metrics;
 mod read;
 pub mod request;
 mod routes;
 mod sse;
+mod stall;
 mod write;
 
 use std::sync::Arc;
@@ -45,6 +49,7 @@ pub struct Api {
     /// Cancelled when the server is to stop: readiness is off, and live reads end.
     stopping: CancellationToken,
     frames: sse::Frames,
+    live: live::Live,
     counters: metrics::Counters,
     metrics: MetricsText,
 }
@@ -58,8 +63,9 @@ impl Api {
         stopping: CancellationToken,
         metrics: MetricsText,
     ) -> Arc<Api> {
-        let frames = sse::Frames::new(settings.sse_cache);
-        Arc::new(Api { engine, settings, ids, stopping, frames, counters: metrics::Counters::default(), metrics })
+        let (frames, live) = (sse::Frames::new(settings.sse_cache), live::Live::new(settings.max_live_readers));
+        let counters = metrics::Counters::default();
+        Arc::new(Api { engine, settings, ids, stopping, frames, live, counters, metrics })
     }
 }
 

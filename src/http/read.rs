@@ -50,6 +50,7 @@ async fn catch_up(api: &Api, name: &StreamName, read: &Read) -> Result<Response<
 /// Waits until there are bytes after the offset. The subscription is older than the look at the stream, so nothing
 /// falls between the two.
 async fn long_poll(api: &Api, name: &StreamName, read: &Read) -> Result<Response<Body>, Problem> {
+    let _place = api.live.enter()?;
     let (mut page, mut changes) = api.engine.follow(name, read.from, true).await?;
     let boundary = hold_boundary(name.stable_hash(), api.settings.long_poll_hold, api.engine.now());
     let end = tokio::time::Instant::now() + Duration::from_millis(boundary.saturating_sub(api.engine.now()));

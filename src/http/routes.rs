@@ -15,7 +15,7 @@ use axum::routing::{any, get};
 use super::error::Problem;
 use super::request::{Read, Target, target};
 use super::write::put;
-use super::{Api, caching, read, write};
+use super::{Api, caching, metrics as counts, read, write};
 
 /// Longest wait for the store when readiness is asked for.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -62,6 +62,8 @@ async fn answer(api: &Arc<Api>, request: Request) -> Result<Response<Body>, Prob
     match method.as_str() {
         "GET" => {
             let read = Read::parse(request.uri(), request.headers())?;
+            // Else its body, which nobody reads, would be kept for as long as a live read lasts.
+            drop(request);
             read::get(api, name, read).await
         }
         "HEAD" => read::head(api, &name).await,
@@ -96,7 +98,7 @@ async fn ready(State(api): State<Arc<Api>>) -> Response<Body> {
 }
 
 async fn metrics(State(api): State<Arc<Api>>) -> Response<Body> {
-    let text = api.counters.render() + &(api.metrics)();
+    let text = api.counters.render() + &counts::gauges(api.live.count()) + &(api.metrics)();
     let mut response = Response::new(Body::from(text));
     put(response.headers_mut(), CONTENT_TYPE.as_str(), "text/plain; version=0.0.4");
     response

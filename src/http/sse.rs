@@ -12,20 +12,20 @@ use axum::body::Body;
 use axum::http::Response;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE};
 use bytes::Bytes;
-use moka::future::Cache;
 use tokio::time::Instant;
 
 use self::frame::{Control, Encoding};
 use super::error::Problem;
+use super::live::Place;
 use super::read::next_offset;
 use super::request::Read;
 use super::write::put;
 use super::{Api, caching, header};
-use crate::engine::{Changes, EngineError, Page};
+use crate::engine::{Changes, EngineError, Page, Shared};
 use crate::protocol::{Cursor, ReadFrom, StreamName};
 
 /// Encoded data events by what they hold, bounded in bytes. Any number of subscribers cost one encoding.
-pub struct Frames(Cache<FrameKey, Bytes>);
+pub struct Frames(Shared<FrameKey>);
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct FrameKey {
@@ -38,8 +38,7 @@ struct FrameKey {
 
 impl Frames {
     pub fn new(capacity: u64) -> Frames {
-        let weigh = |_: &FrameKey, frame: &Bytes| u32::try_from(frame.len() + 128).unwrap_or(u32::MAX);
-        Frames(Cache::builder().max_capacity(capacity).weigher(weigh).build())
+        Frames(Shared::new(capacity, |key: &FrameKey| key.name.as_str().len() + 128))
     }
 
     async fn get(&self, api: &Api, name: &StreamName, page: &Page) -> Result<Bytes, Arc<EngineError>> {
@@ -50,15 +49,20 @@ impl Frames {
             let (bytes, _) = api.engine.fetch(name, page).await?;
             Ok(frame::data(&bytes, encoding))
         };
-        self.0.try_get_with(key, encode).await
+        self.0.get(key, page.end - page.start, encode).await
     }
 }
 
 /// Answers with the stream's events from the offset on. Errors before the first event have a status of their own.
 pub async fn respond(api: &Arc<Api>, name: StreamName, read: &Read) -> Result<Response<Body>, Problem> {
+    let place = api.live.enter()?;
     let (page, changes) = api.engine.follow(&name, read.from, true).await?;
     let encoding = Encoding::of(&page.stream.content_type);
-    let subscriber = Subscriber { api: Arc::clone(api), name, cursor: read.cursor, page, changes };
+    // The first event before the head, so that one that cannot be had has a status of its own.
+    let first = if page.is_empty() { None } else { Some(api.frames.get(api, &name, &page).await) };
+    let first = first.transpose().map_err(|error| EngineError::clone(&error))?;
+    let cursor = read.cursor;
+    let subscriber = Subscriber { api: Arc::clone(api), name, cursor, page, changes, first, _place: place };
     let mut response = Response::new(Body::from_stream(subscriber.events()));
     let headers = response.headers_mut();
     put(headers, CONTENT_TYPE.as_str(), "text/event-stream");
@@ -77,6 +81,9 @@ struct Subscriber {
     cursor: Option<Cursor>,
     page: Page,
     changes: Changes,
+    /// The page's data event, if it is there already.
+    first: Option<Bytes>,
+    _place: Place,
 }
 
 /// Why a subscriber that has all data goes on.
@@ -98,7 +105,7 @@ impl Subscriber {
             loop {
                 let has_data = !self.page.is_empty();
                 if has_data {
-                    match self.api.frames.get(&self.api, &self.name, &self.page).await {
+                    match self.data().await {
                         Ok(frame) => yield Ok(frame),
                         Err(error) => return self.broke(&error),
                     }
@@ -138,6 +145,13 @@ impl Subscriber {
     fn life(&self) -> Duration {
         let life = u64::try_from(self.api.settings.sse_life.as_millis()).unwrap_or(u64::MAX);
         Duration::from_millis(self.api.ids.between(life - life / 10, life.saturating_add(life / 10)))
+    }
+
+    async fn data(&mut self) -> Result<Bytes, Arc<EngineError>> {
+        match self.first.take() {
+            Some(frame) => Ok(frame),
+            None => self.api.frames.get(&self.api, &self.name, &self.page).await,
+        }
     }
 
     fn control(&self) -> Bytes {

@@ -3,7 +3,11 @@
 //! Messages are stored as `m,m,m,`, so that any run of whole messages becomes a response by putting it between
 //! brackets: no parsing on the way out.
 
+use std::fmt;
+
 use bytes::{Bytes, BytesMut};
+use serde::Deserializer;
+use serde::de::{SeqAccess, Visitor};
 use serde_json::value::RawValue;
 
 use super::Malformed;
@@ -15,30 +19,74 @@ pub struct Messages {
     pub ends: Vec<u32>,
 }
 
+/// How many messages a body has, if it is valid JSON; if not, at least as many as come before what is wrong. Keeps nothing,
+/// so that room can be asked for before the body is split.
+pub fn count(body: &[u8]) -> u64 {
+    if first_byte(body) != Some(b'[') {
+        return 1;
+    }
+    let (mut depth, mut commas, mut in_text, mut escaped) = (0u64, 0, false, false);
+    for byte in body {
+        match byte {
+            _ if escaped => escaped = false,
+            b'\\' if in_text => escaped = true,
+            b'"' => in_text = !in_text,
+            _ if in_text => {}
+            b'[' | b'{' => depth += 1,
+            b']' | b'}' => depth = depth.saturating_sub(1),
+            b',' if depth == 1 => commas += 1,
+            _ => {}
+        }
+    }
+    commas + 1
+}
+
+fn first_byte(body: &[u8]) -> Option<u8> {
+    body.iter().copied().find(|byte| !byte.is_ascii_whitespace())
+}
+
 /// Splits a request body into messages. An empty array gives none: the caller decides whether that is allowed.
 pub fn split(body: &[u8]) -> Result<Messages, Malformed> {
     let malformed = |error: serde_json::Error| Malformed::new(format!("body is not valid JSON: {error}"));
-    let first = body.iter().find(|b| !b.is_ascii_whitespace());
-    if first == Some(&b'[') {
-        let elements: Vec<&RawValue> = serde_json::from_slice(body).map_err(malformed)?;
-        join(elements.iter().map(|element| element.get()))
+    let mut builder = Builder { bytes: BytesMut::with_capacity(body.len() + 1), ends: Vec::new() };
+    if first_byte(body) == Some(b'[') {
+        let mut array = serde_json::Deserializer::from_slice(body);
+        array.deserialize_seq(&mut builder).and_then(|()| array.end()).map_err(malformed)?;
     } else {
         let message: &RawValue = serde_json::from_slice(body).map_err(malformed)?;
-        join([message.get()].into_iter())
+        builder.push(message);
+    }
+    u32::try_from(builder.bytes.len()).map_err(|_| Malformed::new("body is larger than 4 GiB"))?;
+    Ok(Messages { bytes: builder.bytes.freeze(), ends: builder.ends })
+}
+
+/// Takes messages one after the other: a list of where they are would take many times the body's bytes.
+struct Builder {
+    bytes: BytesMut,
+    ends: Vec<u32>,
+}
+
+impl Builder {
+    fn push(&mut self, message: &RawValue) {
+        self.bytes.extend_from_slice(message.get().trim().as_bytes());
+        self.bytes.extend_from_slice(b",");
+        self.ends.push(u32::try_from(self.bytes.len()).unwrap_or(u32::MAX));
     }
 }
 
-fn join<'a>(messages: impl Iterator<Item = &'a str> + Clone) -> Result<Messages, Malformed> {
-    let total: usize = messages.clone().map(|m| m.trim().len() + 1).sum();
-    u32::try_from(total).map_err(|_| Malformed::new("body is larger than 4 GiB"))?;
-    let mut bytes = BytesMut::with_capacity(total);
-    let mut ends = Vec::new();
-    for message in messages {
-        bytes.extend_from_slice(message.trim().as_bytes());
-        bytes.extend_from_slice(b",");
-        ends.push(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+impl<'de> Visitor<'de> for &mut Builder {
+    type Value = ();
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("an array of messages")
     }
-    Ok(Messages { bytes: bytes.freeze(), ends })
+
+    fn visit_seq<A: SeqAccess<'de>>(self, mut elements: A) -> Result<(), A::Error> {
+        while let Some(message) = elements.next_element::<&RawValue>()? {
+            self.push(message);
+        }
+        Ok(())
+    }
 }
 
 /// Stored runs of whole messages as the JSON array that the protocol serves.
@@ -91,7 +139,22 @@ mod tests {
         }
     }
 
+    #[test]
+    fn messages_are_counted_before_they_are_split() {
+        for body in ["null", " {\"a\":1,\"b\":2}", "[1]", " [1 , 2]", "[[1,2],{\"a\":[3,4]},\"x,\\\"y,\\\\\",5]"] {
+            let messages = split(body.as_bytes()).unwrap_or_else(|e| panic!("{body}: {e}"));
+            assert_eq!(count(body.as_bytes()), messages.ends.len() as u64, "{body}");
+        }
+    }
+
     proptest! {
+        #[test]
+        fn no_body_has_more_messages_than_were_counted(body in "[\\[\\]{},:\"\\\\a1 ]{0,40}") {
+            if let Ok(messages) = split(body.as_bytes()) {
+                prop_assert_eq!(count(body.as_bytes()), (messages.ends.len() as u64).max(1), "{}", body);
+            }
+        }
+
         #[test]
         fn a_response_holds_exactly_the_messages(values in proptest::collection::vec("[a-z,\\[\\]{}\"\\\\ ]{0,8}", 0..10), cut in 0usize..10) {
             let values: Vec<serde_json::Value> = values.into_iter().map(serde_json::Value::String).collect();

@@ -51,6 +51,9 @@ pub struct HttpSettings {
     /// Connections at a time; more wait to be accepted
     #[arg(long, env = "HEADWATER_MAX_CONNECTIONS", default_value_t = 16384, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
     pub max_connections: u32,
+    /// Long-polls and SSE responses at a time, on all connections together; more are answered 503 with Retry-After
+    #[arg(long, env = "HEADWATER_MAX_LIVE_READERS", default_value_t = 100_000, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
+    pub max_live_readers: u32,
     /// Requests at a time on one HTTP/2 connection
     #[arg(long, env = "HEADWATER_HTTP2_STREAMS", default_value_t = 1000, value_parser = clap::value_parser!(u32).range(1..), value_name = "N")]
     pub http2_streams: u32,
@@ -58,8 +61,8 @@ pub struct HttpSettings {
     #[arg(long, env = "HEADWATER_HEADER_TIMEOUT", default_value = "10s", value_parser = duration, value_name = "DURATION")]
     #[serde(serialize_with = "show_duration")]
     pub header_timeout: Duration,
-    /// Longest wait for the next request of a connection; longer than the keep-alive of proxies in front, or they meet
-    /// closed connections
+    /// Longest wait for the next request of a connection; over HTTP/2 those under way are finished. Longer than the
+    /// keep-alive of proxies in front, or they meet closed connections
     #[arg(long, env = "HEADWATER_IDLE_TIMEOUT", default_value = "75s", value_parser = duration, value_name = "DURATION")]
     #[serde(serialize_with = "show_duration")]
     pub idle_timeout: Duration,
@@ -67,7 +70,8 @@ pub struct HttpSettings {
     #[arg(long, env = "HEADWATER_BODY_TIMEOUT", default_value = "60s", value_parser = duration, value_name = "DURATION")]
     #[serde(serialize_with = "show_duration")]
     pub body_timeout: Duration,
-    /// Longest time that a client may not take what is sent to it; then its connection is closed
+    /// Longest time that a client may not take what is sent to it; then its connection is closed, or its HTTP/2 stream
+    /// reset
     #[arg(long, env = "HEADWATER_WRITE_STALL_TIMEOUT", default_value = "30s", value_parser = duration, value_name = "DURATION")]
     #[serde(serialize_with = "show_duration")]
     pub write_stall_timeout: Duration,

@@ -2,11 +2,11 @@
 
 use std::time::Duration;
 
-use headwater::settings::HttpSettings;
+use headwater::settings::{EngineSettings, HttpSettings};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
-use crate::server::{Server, soon};
+use crate::server::{Server, small_pages, soon};
 
 async fn connect(server: &Server) -> TcpStream {
     TcpStream::connect(server.address()).await.unwrap_or_else(|e| panic!("{e}"))
@@ -117,13 +117,68 @@ async fn a_subscriber_that_does_not_read_is_let_go() {
 }
 
 #[tokio::test]
-async fn http2_is_spoken_without_an_upgrade() {
-    let server = Server::start().await;
-    server.text("s", "data").await;
-    let client =
-        reqwest::Client::builder().no_proxy().http2_prior_knowledge().build().unwrap_or_else(|e| panic!("{e}"));
-    let url = format!("http://{}/v1/stream/s?offset=-1", server.address());
-    let response = client.get(url).send().await.unwrap_or_else(|e| panic!("{e}"));
-    assert_eq!(response.version(), http::Version::HTTP_2);
-    assert_eq!(response.text().await.ok(), Some("data".to_owned()));
+async fn a_client_that_reads_nothing_is_sent_little() {
+    let settings = HttpSettings { write_stall_timeout: Duration::from_millis(500), ..HttpSettings::default() };
+    let engine = EngineSettings { page_bytes: 16 << 20, ..EngineSettings::default() };
+    let (server, _stop) = Server::start_with_engine(settings, engine).await;
+    server.put("s").text("x".repeat(16 << 20)).send().await;
+    let socket = TcpSocket::new_v4().unwrap_or_else(|e| panic!("{e}"));
+    socket.set_recv_buffer_size(4096).unwrap_or_else(|e| panic!("{e}"));
+    let address = server.address().parse().unwrap_or_else(|e| panic!("{e}"));
+    let mut stream = socket.connect(address).await.unwrap_or_else(|e| panic!("{e}"));
+    say(&mut stream, "GET /v1/stream/s?offset=-1&live=sse HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    // Once it is let go, what was in the system's buffers is all there is.
+    soon(async {
+        while server.call("GET", "/metrics").send().await.text().contains("headwater_live_readers 1") {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    })
+    .await;
+    let sent = soon(rest(&mut stream)).await.len();
+    let least = if cfg!(target_os = "linux") { 1 << 20 } else { 16 << 20 };
+    assert!(sent < least, "{sent} bytes were in buffers of the system");
+}
+
+#[tokio::test]
+async fn more_live_reads_than_allowed_are_refused_until_others_end() {
+    let settings = HttpSettings { max_live_readers: 2, ..HttpSettings::default() };
+    let (server, _stop) = Server::start_with(settings).await;
+    let tail = server.text("s", "data").await;
+    let first = server.get("s?offset=now&live=sse").open().await;
+    let poll = tokio::spawn(server.get(&format!("s?offset={tail}&live=long-poll")).send());
+    soon(async {
+        while !server.call("GET", "/metrics").send().await.text().contains("headwater_live_readers 2") {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+    for live in ["sse", "long-poll"] {
+        let refused = server.get(&format!("s?offset=now&live={live}")).send().await;
+        assert_eq!((refused.status.as_u16(), refused.code()), (503, "overloaded".to_owned()));
+        assert!(refused.has("retry-after"));
+    }
+    assert_eq!(server.get("s?offset=-1").send().await.text(), "data", "other reads go on");
+    server.append("s", " and more").await;
+    assert_eq!(soon(poll).await.map(|reply| reply.text()).ok(), Some(" and more".to_owned()));
+    drop(first);
+    soon(async {
+        while server.get("s?offset=now&live=sse").open().await.status != 200 {
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn millions_of_tiny_messages_count_for_more_than_their_bytes() {
+    let engine = EngineSettings { queue_bytes: 1 << 20, ..small_pages() };
+    let (server, _stop) = Server::start_with_engine(HttpSettings::default(), engine).await;
+    server.put("s").json("[]").send().await;
+    let messages = |count: usize| format!("[{}1]", "1,".repeat(count - 1));
+    // 100,000 messages in 200 KB: with what is kept of each, more than a mebibyte.
+    let refused = server.post("s").json(messages(100_000)).send().await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (503, "overloaded".to_owned()));
+    assert!(refused.has("retry-after"));
+    assert_eq!(server.post("s").json(messages(10_000)).send().await.status, 204);
+    assert_eq!(server.post("s").json(format!("\"{}\"", "x".repeat(200_000))).send().await.status, 204);
 }

@@ -46,10 +46,13 @@ impl Stop {
     }
 }
 
-async fn api(settings: HttpSettings, clock: Clock, stopping: CancellationToken) -> Arc<Api> {
+/// Small pages, so that a test of paging needs no megabytes.
+pub fn small_pages() -> EngineSettings {
+    EngineSettings { page_bytes: 1024, ..EngineSettings::default() }
+}
+
+async fn api(settings: HttpSettings, engine: EngineSettings, clock: Clock, stopping: CancellationToken) -> Arc<Api> {
     let store = Arc::new(MemoryStore::new(clock.clone()));
-    // Small pages, so that a test of paging needs no megabytes.
-    let engine = EngineSettings { page_bytes: 1024, ..EngineSettings::default() };
     let engine = Engine::open(store, engine, clock, Ids::seeded(7)).await.unwrap_or_else(|e| panic!("{e}"));
     Api::new(engine, settings, Ids::seeded(8), stopping, Arc::new(|| "store_requests_total 1\n".to_owned()))
 }
@@ -61,10 +64,14 @@ impl Server {
     }
 
     pub async fn start_with(settings: HttpSettings) -> (Server, Stop) {
+        Server::start_with_engine(settings, small_pages()).await
+    }
+
+    pub async fn start_with_engine(settings: HttpSettings, engine: EngineSettings) -> (Server, Stop) {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap_or_else(|e| panic!("{e}"));
         let address = listener.local_addr().unwrap_or_else(|e| panic!("{e}"));
         let stopping = CancellationToken::new();
-        let api = api(settings, Clock::system(), stopping.clone()).await;
+        let api = api(settings, engine, Clock::system(), stopping.clone()).await;
         let (signal, stop) = oneshot::channel::<()>();
         let until = async {
             if stop.await.is_err() {
@@ -80,7 +87,7 @@ impl Server {
     /// Without a socket, on tokio's clock: for tests with paused time, and for paths that a client would tidy up.
     pub async fn in_process() -> Server {
         let stopping = CancellationToken::new();
-        let api = api(HttpSettings::default(), Clock::tokio(START), stopping.clone()).await;
+        let api = api(HttpSettings::default(), small_pages(), Clock::tokio(START), stopping.clone()).await;
         Server { via: Via::Router(router(api)), stopping }
     }
 

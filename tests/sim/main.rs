@@ -2,6 +2,7 @@
 //!
 //! `SIM_SEEDS=N cargo test --test sim` runs N seeds, `SIM_SEED=S` one.
 
+mod clocks;
 mod link;
 mod replicas;
 mod world;

@@ -3,11 +3,15 @@
 #![allow(dead_code, unused_imports, reason = "every test program uses another part of it")]
 #![allow(clippy::disallowed_methods, reason = "tests of real processes wait for real time")]
 
+mod crowd;
+mod memory;
 mod minio;
 pub mod model;
 mod server;
 mod toxiproxy;
 
+pub use crowd::Crowd;
+pub use memory::Memory;
 pub use minio::{ACCESS_KEY, Minio, SECRET_KEY};
 pub use server::Server;
 pub use toxiproxy::Toxiproxy;

@@ -1,11 +1,14 @@
 //! The real binary as a process of its own, started and ended as an operator or a crash would.
 
 use std::fs::File;
+use std::net::SocketAddr;
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::{Duration, Instant};
 
 use tempfile::TempDir;
 use tokio::time::sleep;
+
+use super::Memory;
 
 const READY_WITHIN: Duration = Duration::from_secs(60);
 const LOOK_EVERY: Duration = Duration::from_millis(10);
@@ -31,6 +34,22 @@ impl Server {
 
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+
+    pub fn address(&self) -> SocketAddr {
+        self.address.parse().unwrap_or_else(|error| panic!("{}: {error}", self.address))
+    }
+
+    pub fn memory(&self) -> Memory {
+        Memory::of(self.process.as_ref().unwrap_or_else(|| panic!("the server is not running")).id())
+    }
+
+    /// A value of `/metrics`, by its name and labels.
+    pub async fn metric(&self, name: &str) -> u64 {
+        let answer = reqwest::get(self.url("/metrics")).await.unwrap_or_else(|error| panic!("metrics: {error}"));
+        let text = answer.text().await.unwrap_or_else(|error| panic!("metrics: {error}"));
+        let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+        value.and_then(|value| value.parse().ok()).unwrap_or_else(|| panic!("no {name} in {text}"))
     }
 
     /// Starts it again, at the address that it had.

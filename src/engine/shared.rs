@@ -1,0 +1,114 @@
+//! Buffers that many are sent: each is made once, cached, and counted for as long as anybody holds it.
+//!
+//! A cache bounds only what is in it. A client that takes its response slowly holds the response's bytes long after the
+//! cache has let go of them, and ten thousand of them, each at another offset, hold ten thousand pages.
+
+use std::fmt;
+use std::hash::Hash;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use moka::future::Cache;
+
+use super::EngineError;
+use super::admission::{Admission, Gate};
+
+/// Memory beside the cache, if the cache is smaller than this: one page at least must always fit.
+const LEAST_ROOM: u64 = 64 << 20;
+
+pub struct Shared<K> {
+    cache: Cache<K, Bytes>,
+    room: Gate,
+}
+
+impl<K> fmt::Debug for Shared<K> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("room", &self.room).finish_non_exhaustive()
+    }
+}
+
+impl<K: Hash + Eq + Send + Sync + 'static> Shared<K> {
+    /// As much as `capacity`, and at least 64 MiB, may be held beside the cache. `overhead` is what a key takes.
+    pub fn new(capacity: u64, overhead: impl Fn(&K) -> usize + Send + Sync + 'static) -> Shared<K> {
+        let weigh = move |key: &K, bytes: &Bytes| u32::try_from(bytes.len() + overhead(key)).unwrap_or(u32::MAX);
+        let room = capacity.saturating_add(capacity.max(LEAST_ROOM));
+        Shared {
+            cache: Cache::builder().max_capacity(capacity).weigher(weigh).build(),
+            room: Gate::new(room, "responses that are being sent take as much memory as they may"),
+        }
+    }
+
+    /// The buffer, made by `make` if it is not there; concurrent callers share one making. `len` is its length, roughly:
+    /// there must be room for it before it is made.
+    pub async fn get<E: From<EngineError> + Send + Sync + 'static>(
+        &self,
+        key: K,
+        len: u64,
+        make: impl Future<Output = Result<Bytes, E>>,
+    ) -> Result<Bytes, Arc<E>> {
+        let counted = async {
+            let mut admission = self.admit(len).await?;
+            let bytes = make.await?;
+            if bytes.len() as u64 > len {
+                admission.merge(self.admit(bytes.len() as u64 - len).await?);
+            }
+            Ok(admission.cover(bytes))
+        };
+        // Boxed, because it is large: requests that wait for something else would have room for it in their tasks.
+        Box::pin(self.cache.try_get_with(key, Box::pin(counted))).await
+    }
+
+    async fn admit(&self, len: u64) -> Result<Admission, EngineError> {
+        if let Ok(admission) = self.room.admit_part(len) {
+            return Ok(admission);
+        }
+        // What the cache has given up is dropped now and then only.
+        self.cache.run_pending_tasks().await;
+        self.room.admit_part(len)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn page(shared: &Shared<u64>, key: u64, len: usize) -> Result<Bytes, Arc<EngineError>> {
+        shared.get(key, len as u64, async move { Ok(Bytes::from(vec![0; len])) }).await
+    }
+
+    #[tokio::test]
+    async fn what_is_held_beside_the_cache_is_bounded_and_given_back() {
+        let shared = Shared::new(1 << 20, |_| 0);
+        let mut held = Vec::new();
+        for key in 0..80 {
+            match page(&shared, key, 1 << 20).await {
+                Ok(page) => held.push(page),
+                Err(error) => assert!(matches!(*error, EngineError::Overloaded { .. }), "{error}"),
+            }
+        }
+        assert!((60..=65).contains(&held.len()), "{} MiB are held", held.len());
+        assert!(page(&shared, 0, 1 << 20).await.is_ok() || page(&shared, 64, 1 << 20).await.is_ok(), "not shared");
+        assert!(page(&shared, 99, 1 << 20).await.is_err());
+        // A slice counts as the whole.
+        let slices = held.iter().map(|page| page.slice(..1)).collect::<Vec<_>>();
+        drop(held);
+        assert!(page(&shared, 99, 1 << 20).await.is_err());
+        drop(slices);
+        assert!(page(&shared, 99, 1 << 20).await.is_ok());
+    }
+
+    #[tokio::test]
+    async fn one_buffer_that_is_larger_than_all_room_is_made_all_the_same() {
+        let shared = Shared::new(1 << 20, |_| 0);
+        let page = page(&shared, 1, 200 << 20).await;
+        assert_eq!(page.map(|page| page.len()).ok(), Some(200 << 20));
+    }
+
+    #[tokio::test]
+    async fn what_turns_out_longer_than_it_was_said_to_be_is_counted_whole() {
+        let shared = Shared::new(1 << 20, |_| 0);
+        let long = |key| shared.get(key, 1, async { Ok::<_, EngineError>(Bytes::from(vec![0; 30 << 20])) });
+        let held = (long(1).await, long(2).await);
+        assert!(held.0.is_ok() && held.1.is_ok() && long(3).await.is_err());
+    }
+}
