@@ -12,7 +12,7 @@ use super::handle::{Handle, Message};
 use super::read;
 use super::state::{Cell, Committed};
 use super::{Engine, EngineError, Page};
-use crate::protocol::stream::Command;
+use crate::protocol::stream::{Command, answering};
 use crate::protocol::{ReadFrom, Rejection, Stream, StreamName};
 
 impl Engine {
@@ -35,7 +35,8 @@ impl Engine {
 
     /// The stream, if there is one and its time is not over.
     pub(super) fn alive(&self, committed: &Committed) -> Result<Arc<Stream>, Rejection> {
-        committed.stream.clone().filter(|stream| stream.is_alive(self.now())).ok_or(Rejection::NotFound)
+        answering(committed.stream.as_deref(), self.now())?;
+        committed.stream.clone().ok_or(Rejection::NotFound)
     }
 
     pub(super) async fn find_page(&self, name: &StreamName, from: ReadFrom) -> Result<Page, EngineError> {
@@ -57,7 +58,7 @@ impl Engine {
     /// Nobody else notices that a stream's time is over.
     async fn remove_if_expired(&self, name: &StreamName) {
         let Ok(cell) = self.cell(name, false).await else { return };
-        let is_over = cell.lock().stream.as_ref().is_some_and(|stream| !stream.is_alive(self.now()));
+        let is_over = cell.lock().stream.as_ref().is_some_and(|stream| !stream.is_alive(self.now()) && !stream.is_gone);
         if is_over {
             self.submit_quietly(name, Command::Expire);
         }

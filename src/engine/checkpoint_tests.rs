@@ -14,9 +14,10 @@ fn unsealed(runs: &[(u64, Option<u128>)]) -> Unsealed {
         at: 0,
         position: *position,
         nonce: nonce.map(Nonce),
+        foreign: None,
     };
     let runs = runs.iter().map(run).collect();
-    Unsealed { name: "s".to_owned(), last: 9, stream: None, runs, page_ends: vec![], garbage: vec![] }
+    Unsealed { name: "s".to_owned(), last: 9, stream: None, runs, page_ends: vec![], garbage: vec![], releases: vec![] }
 }
 
 /// Writes the next checkpoint at `now`, as if nobody interfered.

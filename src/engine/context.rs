@@ -1,10 +1,11 @@
 //! What all parts of one engine share.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
 
+use super::Inner;
 use super::tail::Tails;
 use crate::clock::{Clock, Ids};
 use crate::store::{Store, StoreError};
@@ -23,6 +24,8 @@ pub(super) struct Context {
     pub tails: Tails,
     /// One merge of chunks at a time.
     pub merging: Semaphore,
+    /// The engine of which this is, for what one shard asks of another.
+    pub engine: OnceLock<Weak<Inner>>,
 }
 
 impl Context {
@@ -42,6 +45,7 @@ pub(super) fn for_tests(store: Arc<dyn Store>, seed: u64) -> Context {
     Context {
         tails: Tails::new(1 << 20, 1 << 20),
         merging: Semaphore::new(1),
+        engine: OnceLock::new(),
         store,
         settings: crate::settings::EngineSettings::default(),
         clock: Clock::tokio(1_800_000_000_000),

@@ -16,6 +16,7 @@
 //! | [`follow`] | who waits for a stream to change |
 //! | [`upkeep`] | when to seal, when to write a checkpoint |
 //! | [`seal`], [`checkpoint`], [`cas`] | how |
+//! | [`fork`] | a new stream that names the chunks of another one |
 //! | [`collect`], [`walk`] | finding and removing garbage |
 //! | [`check`] | verifying a whole bucket |
 //! | [`admission`] | how many bytes of bodies and responses may be in memory |
@@ -29,6 +30,7 @@ mod collect;
 mod context;
 mod error;
 mod follow;
+mod fork;
 mod handle;
 mod load;
 mod log;

@@ -1,7 +1,7 @@
 //! Opening a bucket: what all its replicas must agree on is read, or written if the bucket is new.
 
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use tokio::sync::Semaphore;
@@ -57,6 +57,8 @@ impl Engine {
         let shards = (0..context.shards).map(|number| shard::spawn(&context, number)).collect();
         let gate = Gate::new(context.settings.queue_bytes, "too many request bodies are waiting for the store");
         let inner = Arc::new(Inner { context, shards, gate, is_draining: AtomicBool::new(false) });
+        // It was empty.
+        let _ = inner.context.engine.set(Arc::downgrade(&inner));
         collect::start(&inner);
         Engine(inner)
     }
@@ -78,6 +80,7 @@ pub(super) async fn existing(
 fn as_configured(store: Arc<dyn Store>, settings: EngineSettings, clock: Clock, ids: Ids) -> Context {
     Context {
         merging: Semaphore::new(1),
+        engine: OnceLock::new(),
         tails: Tails::new(settings.log_cache, settings.page_cache),
         writer: ids.id(),
         shards: settings.shards,

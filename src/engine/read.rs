@@ -11,6 +11,7 @@ use super::tail::Missing;
 use super::{EngineError, Page, Source};
 use crate::clock::Millis;
 use crate::layout::checkpoint::Nonce;
+use crate::layout::manifest::Foreign;
 use crate::layout::{chunk, key};
 use crate::protocol::{Incarnation, ReadFrom, Rejection, Stream, StreamName, json, page};
 use std::sync::Arc;
@@ -25,7 +26,7 @@ pub(super) fn locate(
     let start = match from {
         ReadFrom::Start => 0,
         ReadFrom::Now => stream.tail,
-        ReadFrom::At(offset) if !offset.incarnation.admits(stream.incarnation) => {
+        ReadFrom::At(offset) if !stream.admits(offset) => {
             return Err(Rejection::Replaced { current: stream.incarnation });
         }
         ReadFrom::At(offset) if offset.position > stream.tail => {
@@ -76,8 +77,8 @@ pub(super) enum Part {
     Inline(Bytes),
     /// In the entry at a position of the log: `range` of the run of `len` bytes there that starts at `start`.
     Log { position: u64, start: u64, len: u64, range: Range<usize> },
-    /// In a chunk with `len` bytes of data.
-    Chunk { nonce: u128, len: u64, range: Range<u64> },
+    /// In a chunk with `len` bytes of data, which is another stream's if that is said.
+    Chunk { nonce: u128, len: u64, range: Range<u64>, foreign: Option<Foreign> },
 }
 
 /// The parts that `range` of the stream consists of, without gaps.
@@ -95,7 +96,7 @@ pub(super) fn parts(committed: &Committed, range: &Range<u64>) -> Option<Vec<Par
     if let Some(manifest) = committed.own_manifest() {
         let from = manifest.chunks.partition_point(|chunk| chunk.end() <= range.start);
         for chunk in manifest.chunks[from..].iter().take_while(|chunk| chunk.start < range.end) {
-            take(chunk.start, chunk.len, &|range| Part::Chunk { nonce: chunk.nonce, len: chunk.len, range });
+            take(chunk.start, chunk.len, &|range| in_chunk(chunk.nonce, chunk.len, range, chunk.foreign.as_ref()));
         }
         if let Some(inline) = &manifest.inline {
             take(inline.start, inline.data.len() as u64, &|range| Part::Inline(inline.data.slice(narrow(&range))));
@@ -104,11 +105,29 @@ pub(super) fn parts(committed: &Committed, range: &Range<u64>) -> Option<Vec<Par
     let from = committed.runs.partition_point(|run| run.start + run.len <= range.start);
     for run in committed.runs.range(from..).take_while(|run| run.start < range.end) {
         take(run.start, run.len, &|range| match run.nonce {
-            Some(Nonce(nonce)) => Part::Chunk { nonce, len: run.len, range },
+            Some(Nonce(nonce)) => in_chunk(nonce, run.len, range, run.foreign.as_ref()),
             None => Part::Log { position: run.position, start: run.start, len: run.len, range: narrow(&range) },
         });
     }
     (at == range.end).then_some(parts)
+}
+
+fn in_chunk(nonce: u128, len: u64, range: Range<u64>, foreign: Option<&Foreign>) -> Part {
+    let len = foreign.map_or(len, |foreign| foreign.whole);
+    Part::Chunk { nonce, len, range, foreign: foreign.cloned() }
+}
+
+/// The key of a chunk that a stream's manifest or run names.
+pub(super) fn chunk_key(
+    name: &StreamName,
+    incarnation: Incarnation,
+    nonce: u128,
+    foreign: Option<&Foreign>,
+) -> Result<String, EngineError> {
+    let Some(foreign) = foreign else { return Ok(key::chunk(name, incarnation, nonce)) };
+    let damaged = |error: crate::layout::Damaged| EngineError::Damaged { key: key::manifest(name), what: error.0 };
+    let owner = foreign.owner().map_err(damaged)?;
+    Ok(key::chunk(&owner.name, owner.incarnation, nonce))
 }
 
 fn narrow(range: &Range<u64>) -> Range<usize> {
@@ -177,8 +196,8 @@ pub(super) async fn fetch_part(context: &Context, owner: Owner<'_>, part: &Part)
                 })?;
             Ok(piece.data.slice(range.clone()))
         }
-        Part::Chunk { nonce, len, range } => {
-            let key = key::chunk(owner.name, owner.incarnation, *nonce);
+        Part::Chunk { nonce, len, range, foreign } => {
+            let key = chunk_key(owner.name, owner.incarnation, *nonce, foreign.as_ref())?;
             read_chunk(context, &key, *len, range).await
         }
     }

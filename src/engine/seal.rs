@@ -13,10 +13,10 @@ use super::read::{self, Owner};
 use super::state::{Base, Committed};
 use super::tail::Missing;
 use crate::clock::Millis;
-use crate::layout::checkpoint::{Nonce, Run};
+use crate::layout::checkpoint::{Nonce, Release, Run};
 use crate::layout::document::Document;
 use crate::layout::facts::Facts;
-use crate::layout::manifest::{ChunkRef, Inline, Manifest};
+use crate::layout::manifest::{ChunkRef, Foreign, Inline, Manifest};
 use crate::layout::{Damaged, chunk, document, key};
 use crate::protocol::{Incarnation, Stream, StreamName, page};
 use crate::store::{Condition, Put, Reply};
@@ -36,6 +36,7 @@ pub(super) struct Plan {
     runs: Vec<Run>,
     page_ends: Vec<u64>,
     garbage: Vec<(u64, u128)>,
+    releases: Vec<Release>,
 }
 
 /// The outcome.
@@ -44,6 +45,7 @@ pub(super) enum Sealed {
     Written {
         base: Base,
         garbage: Vec<(u64, u128)>,
+        releases: Vec<Release>,
     },
     /// Another replica's manifest came first, or an object that was named is gone: read the manifest again.
     Outdated,
@@ -61,6 +63,7 @@ impl Plan {
             runs: committed.runs.iter().cloned().collect(),
             page_ends: committed.page_ends.iter().copied().collect(),
             garbage: committed.garbage.clone(),
+            releases: committed.releases.clone(),
         })
     }
 
@@ -71,11 +74,14 @@ impl Plan {
         if self.stream.as_ref().is_some_and(|stream| stream.incarnation.get() == old) {
             return Vec::new();
         }
-        manifest.chunks.iter().map(|chunk| (old, chunk.nonce)).collect()
+        let own = manifest.chunks.iter().filter(|chunk| chunk.foreign.is_none());
+        own.map(|chunk| (old, chunk.nonce)).collect()
     }
 }
 
 pub(super) async fn seal(context: &Context, plan: &Plan) -> Result<Sealed, EngineError> {
+    // Before the manifest forgets that there was a fork: told twice does no harm, never told would keep bytes for good.
+    super::fork::release(context, &plan.name, &plan.releases).await?;
     let built = match build(context, plan).await {
         Ok(built) => built,
         Err(Missing::Object { key }) => {
@@ -95,7 +101,7 @@ pub(super) async fn seal(context: &Context, plan: &Plan) -> Result<Sealed, Engin
             delete_chunks(context, &plan.name, &plan.garbage).await;
             delete_chunks(context, &plan.name, &built.merged).await;
             let base = Base { manifest: Some(Arc::new(built.manifest)), version: Some(version) };
-            Ok(Sealed::Written { base, garbage: plan.garbage.clone() })
+            Ok(Sealed::Written { base, garbage: plan.garbage.clone(), releases: plan.releases.clone() })
         }
         Replaced::Lost => {
             delete_unnamed(context, &plan.name, &built.uploaded).await;
@@ -207,7 +213,7 @@ impl Builder<'_> {
                 Some(Nonce(nonce)) => {
                     self.close_chunk().await?;
                     let page_ends: Vec<u64> = self.page_ends_in(run.start, run.start + run.len);
-                    self.push_chunk(run.start, run.len, nonce, run.at, &page_ends);
+                    self.push_chunk(run.start, run.len, nonce, run.at, &page_ends, run.foreign.clone());
                 }
             }
         }
@@ -236,9 +242,17 @@ impl Builder<'_> {
         self.plan.page_ends.iter().copied().filter(|at| start < *at && *at <= end).collect()
     }
 
-    fn push_chunk(&mut self, start: u64, len: u64, nonce: u128, at: Millis, page_ends: &[u64]) {
+    fn push_chunk(
+        &mut self,
+        start: u64,
+        len: u64,
+        nonce: u128,
+        at: Millis,
+        page_ends: &[u64],
+        foreign: Option<Foreign>,
+    ) {
         let overshoots = ChunkRef::overshoots(start, page_ends, self.context.page_bytes);
-        self.built.manifest.chunks.push(ChunkRef { start, len, nonce, at, overshoots });
+        self.built.manifest.chunks.push(ChunkRef { start, len, nonce, at, overshoots, foreign });
     }
 
     /// Uploads the open bytes, if any.
@@ -251,14 +265,18 @@ impl Builder<'_> {
         let Uploaded { nonce, .. } = upload(self.context, self.owner.name, self.owner.incarnation, object).await?;
         self.built.uploaded.push((self.owner.incarnation.get(), nonce));
         let page_ends = page::ends_in(open.start, &open.ends, self.context.page_bytes);
-        self.push_chunk(open.start, open.len, nonce, open.at, &page_ends);
+        self.push_chunk(open.start, open.len, nonce, open.at, &page_ends, None);
         Ok(())
     }
 
     /// Makes one chunk of the last ones, if together they are large enough.
     async fn merge(&mut self) -> Result<(), Missing> {
         let chunks = &self.built.manifest.chunks;
-        let Some(count) = mergeable(chunks) else { return Ok(()) };
+        // Not what is another stream's, and not what forks of this one name.
+        let frozen = self.plan.stream.as_ref().map_or(0, |stream| stream.frozen());
+        let is_bound = |chunk: &ChunkRef| chunk.foreign.is_some() || chunk.start < frozen;
+        let free = chunks.iter().rposition(is_bound).map_or(0, |last| last + 1);
+        let Some(count) = mergeable(&chunks[free..]) else { return Ok(()) };
         // It takes several times its bytes in memory; what is not merged now will be another time.
         let Ok(_turn) = self.context.merging.try_acquire() else { return Ok(()) };
         let last: Vec<ChunkRef> = chunks[chunks.len() - count..].to_vec();

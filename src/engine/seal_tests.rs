@@ -85,7 +85,7 @@ async fn a_chunk_stays_if_a_manifest_that_was_not_heard_of_had_named_it_and_anot
 
 /// Seals a stream again and again, `len` bytes at a time. Returns the chunks' sizes and how many bytes were rewritten.
 fn grow(len: u64, times: u64) -> (Vec<u64>, u64) {
-    let chunk = |start, len| ChunkRef { start, len, nonce: 0, at: 0, overshoots: vec![] };
+    let chunk = |start, len| ChunkRef { start, len, nonce: 0, at: 0, overshoots: vec![], foreign: None };
     let (mut chunks, mut rewritten): (Vec<ChunkRef>, u64) = (Vec::new(), 0);
     for time in 0..times {
         chunks.push(chunk(time * len, len));

@@ -74,7 +74,7 @@ pub(super) fn weight(command: &Command) -> u64 {
     };
     100 + match command {
         Command::Create(Create { body, .. }) | Command::Append(Append { body, .. }) => of_body(body),
-        Command::Delete | Command::Touch | Command::Expire => 0,
+        Command::Delete | Command::Touch | Command::Expire | Command::AddFork(_) | Command::DropFork { .. } => 0,
     }
 }
 
@@ -171,6 +171,13 @@ impl Shard {
                 return Some(Judged { write, answer: Answer::OtherIncarnation });
             }
             let age = self.context.store.last_seen().since(uploaded.at);
+            if age > self.context.settings.grace / UPLOAD_PART {
+                return Some(Judged { write, answer: Answer::No(super::error::no_answer()) });
+            }
+        }
+        if let Command::Create(Create { fork: Some(branch), .. }) = &write.command {
+            // As for uploads: a reference that nothing came of is dropped after a whole grace period.
+            let age = self.context.store.last_seen().since(StoreTime(branch.prepared_at));
             if age > self.context.settings.grace / UPLOAD_PART {
                 return Some(Judged { write, answer: Answer::No(super::error::no_answer()) });
             }

@@ -7,11 +7,11 @@ use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard};
 
 use crate::clock::Millis;
-use crate::layout::checkpoint::{Nonce, Run, Unsealed};
+use crate::layout::checkpoint::{Nonce, Release, Run, Unsealed};
 use crate::layout::entry::Entry;
-use crate::layout::manifest::Manifest;
+use crate::layout::manifest::{Foreign, Manifest};
 use crate::layout::{Damaged, facts::Facts};
-use crate::protocol::stream::{self, Appended, Data, Effect};
+use crate::protocol::stream::{self, Appended, Data, Effect, Inherited};
 use crate::protocol::{Stream, StreamName, page};
 use crate::store::Version;
 
@@ -65,6 +65,8 @@ pub(super) struct Committed {
     pub unsealed_since: Option<Millis>,
     /// Chunks uploaded for appends to incarnations that are gone.
     pub garbage: Vec<(u64, u128)>,
+    /// Forks under this name that are gone: their sources still have to be told.
+    pub releases: Vec<Release>,
 }
 
 impl Committed {
@@ -109,7 +111,7 @@ impl Committed {
         self.last = position;
         self.unsealed_since.get_or_insert(at);
         if !self.is_known() {
-            if !matches!(effect, Effect::Created { .. }) {
+            if !matches!(effect, Effect::Created { .. } | Effect::Forked(_)) {
                 self.pending.push((position, at, effect.clone()));
                 return Ok(true);
             }
@@ -131,11 +133,17 @@ impl Committed {
         }
         let before = self.stream.take();
         let incarnation = before.as_ref().map(|stream| stream.incarnation);
+        let origin = before.as_ref().and_then(|stream| stream.origin.clone());
         let after = stream::fold(before.map(Arc::unwrap_or_clone), effect, at);
         let gone = incarnation.filter(|old| after.as_ref().is_none_or(|stream| stream.incarnation != *old));
         if let Some(old) = gone {
-            let uploaded = self.runs.iter().filter_map(|run| run.nonce);
+            let uploaded = self.runs.iter().filter(|run| run.foreign.is_none()).filter_map(|run| run.nonce);
             self.garbage.extend(uploaded.map(|Nonce(nonce)| (old.get(), nonce)));
+            self.releases.extend(origin.map(|origin| Release {
+                source: origin.source.name.as_str().to_owned(),
+                source_incarnation: origin.source.incarnation.get(),
+                incarnation: old.get(),
+            }));
             self.runs.clear();
             self.page_ends.clear();
         }
@@ -145,8 +153,28 @@ impl Committed {
         {
             self.take_bytes(position, at, appended, page_bytes);
         }
+        if let Effect::Forked(forked) = effect {
+            self.inherit(position, &forked.inherited);
+        }
         self.stream = after.map(Arc::new);
         Ok(())
+    }
+
+    fn inherit(&mut self, position: u64, inherited: &[Inherited]) {
+        for part in inherited {
+            let Inherited { owner, start, len, at, nonce, whole, page_ends } = part;
+            let (name, incarnation) = (owner.name.as_str().to_owned(), owner.incarnation.get());
+            let foreign = Some(Foreign { name, incarnation, whole: *whole });
+            self.runs.push_back(Run {
+                start: *start,
+                len: *len,
+                at: *at,
+                position,
+                nonce: Some(Nonce(*nonce)),
+                foreign,
+            });
+            self.page_ends.extend(page_ends);
+        }
     }
 
     fn take_bytes(&mut self, position: u64, at: Millis, appended: &Appended, page_bytes: u64) {
@@ -162,7 +190,7 @@ impl Committed {
                 run.len += len;
                 run.at = at;
             }
-            _ => self.runs.push_back(Run { start: appended.start, len, at, position, nonce }),
+            _ => self.runs.push_back(Run { start: appended.start, len, at, position, nonce, foreign: None }),
         }
     }
 
@@ -226,6 +254,7 @@ impl Committed {
             runs: self.runs.iter().cloned().collect(),
             page_ends: self.page_ends.iter().copied().collect(),
             garbage: self.garbage.iter().map(|(incarnation, nonce)| (*incarnation, Nonce(*nonce))).collect(),
+            releases: self.releases.clone(),
         })
     }
 
@@ -241,6 +270,7 @@ impl Committed {
             last: unsealed.last,
             unsealed_since: Some(since.unwrap_or(at)),
             garbage: unsealed.garbage.into_iter().map(|(incarnation, Nonce(nonce))| (incarnation, nonce)).collect(),
+            releases: unsealed.releases,
             ..Committed::default()
         })
     }
@@ -251,7 +281,7 @@ impl Committed {
         let inline =
             manifest.and_then(|m| m.inline.as_ref()).map_or(0, |inline| inline.data.len() + inline.ends.len() * 4);
         let chunks: usize = manifest.map_or(0, |m| m.chunks.iter().map(|chunk| 80 + chunk.overshoots.len() * 4).sum());
-        let producers = self.stream.as_ref().map_or(0, |stream| stream.producers.len() * 80);
+        let producers = self.stream.as_ref().map_or(0, |stream| (stream.producers.len() + stream.forks.len()) * 80);
         u32::try_from(600 + inline + chunks + producers).unwrap_or(u32::MAX)
     }
 }

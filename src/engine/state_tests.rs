@@ -40,7 +40,7 @@ fn folded(effects: &[(u64, Effect)]) -> Committed {
 /// What a replica that sealed `committed` would have written.
 fn manifest_of(committed: &Committed, log_position: u64) -> Base {
     let len = tail(committed).unwrap_or(0);
-    let chunk = ChunkRef { start: 0, len, nonce: 1, at: 0, overshoots: Vec::new() };
+    let chunk = ChunkRef { start: 0, len, nonce: 1, at: 0, overshoots: Vec::new(), foreign: None };
     let manifest = Manifest {
         name: "s".to_owned(),
         log_position,

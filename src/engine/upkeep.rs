@@ -123,12 +123,16 @@ impl Shard {
         self.sealing.remove(&name);
         let asked = self.resealing.remove(&name);
         match sealed {
-            Ok(Sealed::Written { base, garbage }) => {
+            Ok(Sealed::Written { base, garbage, releases }) => {
                 if let Some(reply) = asked {
                     let _ = reply.send(base.clone());
                 }
                 match self.view.cells.rebase(&name, base, self.context.page_bytes) {
-                    Ok(cell) => cell.lock().garbage.retain(|chunk| !garbage.contains(chunk)),
+                    Ok(cell) => {
+                        let mut committed = cell.lock();
+                        committed.garbage.retain(|chunk| !garbage.contains(chunk));
+                        committed.releases.retain(|release| !releases.contains(release));
+                    }
                     Err(error) => tracing::error!(key = key::manifest(&name), %error, "own manifest not understood"),
                 }
             }

@@ -30,6 +30,10 @@ pub enum Answer {
 /// `Cache-Control` of the answer to a read of `page`.
 pub fn cache_control(settings: &HttpSettings, anchor: Anchor, answer: Answer, page: &Page, now: Millis) -> String {
     let life = page.stream.lifetime.ends_at(page.stream.touched_at).map(|end| end.saturating_sub(now) / 1000);
+    // What a fork inherited is read with its source's offsets: another fork under the same path, later, would be asked with
+    // the same ones, and may have less of it.
+    let is_inherited = page.stream.offset_at(page.start).incarnation != page.stream.incarnation;
+    let anchor = if anchor == Anchor::Token && is_inherited { Anchor::AnyIncarnation } else { anchor };
     match (anchor, answer) {
         (Anchor::Absent | Anchor::Now, _) => NO_STORE.to_owned(),
         (_, Answer::LiveTimeout) => brief(settings, life),

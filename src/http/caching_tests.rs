@@ -9,17 +9,11 @@ const TAIL: &str = "public, max-age=0, s-maxage=1, must-revalidate, stale-while-
 const BRIEF: &str = "public, max-age=1, stale-while-revalidate=0";
 
 fn page(start: u64, end: u64, tail: u64, closed: bool, lifetime: Lifetime) -> Page {
+    let incarnation = Incarnation::new(42).unwrap_or(Incarnation::ANY);
     let stream = Stream {
-        incarnation: Incarnation::new(42).unwrap_or(Incarnation::ANY),
-        content_type: ContentType::default(),
-        lifetime,
-        created_at: 0,
-        touched_at: 0,
         tail,
-        tail_at: 0,
         closed: closed.then_some(Closed { by: None }),
-        last_seq: None,
-        producers: Arc::default(),
+        ..Stream::new(incarnation, ContentType::default(), lifetime, 0)
     };
     Page { stream: Arc::new(stream), start, end, ends_at: 0 }
 }

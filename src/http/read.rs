@@ -137,7 +137,7 @@ fn put_page(
 
 /// Where the reader goes on after the page.
 pub fn next_offset(page: &Page) -> Offset {
-    Offset { position: page.end, incarnation: page.stream.incarnation }
+    page.stream.offset_at(page.end)
 }
 
 /// The page's bytes; an empty page needs no look at the store.

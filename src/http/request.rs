@@ -8,8 +8,11 @@ use axum::http::{HeaderMap, Uri};
 use percent_encoding::percent_decode_str;
 
 use super::header;
+use crate::protocol::fork::{ForkRequest, Requested};
 use crate::protocol::name::RESERVED_SEGMENT;
-use crate::protocol::{ContentType, Cursor, Incarnation, Lifetime, Malformed, Producer, ReadFrom, StreamName};
+use crate::protocol::{
+    ContentType, Cursor, Incarnation, Lifetime, Malformed, Offset, Producer, ReadFrom, StreamName, offset,
+};
 
 /// Streams live below this path.
 pub const STREAM_ROOT: &str = "/v1/stream/";
@@ -146,9 +149,55 @@ impl CreateHeaders {
     }
 }
 
-/// Whether a PUT asks for a fork (§4.2).
-pub fn wants_fork(headers: &HeaderMap) -> bool {
-    [header::FORKED_FROM, header::FORK_OFFSET, header::FORK_SUB_OFFSET].iter().any(|name| headers.contains_key(*name))
+impl ForkRequest {
+    /// From the headers of a PUT; `None` if it does not ask for a fork (§4.2).
+    pub fn parse(headers: &HeaderMap) -> Result<Option<ForkRequest>, Malformed> {
+        let source = single(headers, header::FORKED_FROM)?;
+        let offset = single(headers, header::FORK_OFFSET)?;
+        let sub_offset = single(headers, header::FORK_SUB_OFFSET)?;
+        let Some(source) = source else {
+            if offset.or(sub_offset).is_some() {
+                return Err(Malformed::new("Stream-Fork-Offset and Stream-Fork-Sub-Offset need Stream-Forked-From"));
+            }
+            return Ok(None);
+        };
+        let requested = Requested {
+            offset: offset.map(fork_offset).transpose()?,
+            sub_offset: sub_offset.map_or(Ok(0), parse_sub_offset)?,
+        };
+        if requested.sub_offset > 0 && requested.offset.is_none() {
+            return Err(Malformed::new("Stream-Fork-Sub-Offset needs a Stream-Fork-Offset to count from"));
+        }
+        let lifetime = Lifetime::from_headers(single(headers, header::TTL)?, single(headers, header::EXPIRES_AT)?)?;
+        Ok(Some(ForkRequest {
+            source: source_name(source)?,
+            requested,
+            content_type: content_type(headers)?,
+            lifetime: Some(lifetime).filter(|lifetime| *lifetime != Lifetime::Forever),
+            closed: closed(headers),
+        }))
+    }
+}
+
+fn source_name(path: &str) -> Result<StreamName, Malformed> {
+    let below = path.strip_prefix(STREAM_ROOT);
+    let below = below.ok_or_else(|| Malformed::new(format!("Stream-Forked-From is not a path below {STREAM_ROOT}")))?;
+    StreamName::from_url_path(below).map_err(|error| Malformed::new(format!("Stream-Forked-From: {}", error.what)))
+}
+
+/// `-1` is the start here as well.
+fn fork_offset(text: &str) -> Result<Offset, Malformed> {
+    match text.parse() {
+        Ok(ReadFrom::At(offset)) => Ok(offset),
+        Ok(ReadFrom::Start) => Ok(Offset { position: 0, incarnation: Incarnation::ANY }),
+        _ => Err(Malformed::new("Stream-Fork-Offset is not an offset of this server")),
+    }
+}
+
+fn parse_sub_offset(text: &str) -> Result<u64, Malformed> {
+    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let number = text.parse().ok().filter(|number| is_number && *number < offset::LIMIT);
+    number.ok_or_else(|| Malformed::new("Stream-Fork-Sub-Offset is not a whole number"))
 }
 
 /// The headers of a POST, without its content type, which is judged only if there is a body.

@@ -97,7 +97,6 @@ fn a_create_without_headers_is_an_open_binary_stream_for_ever() {
     assert_eq!(CreateHeaders::parse(&HeaderMap::new()), Ok(default));
     assert!(CreateHeaders::parse(&headers(&[("content-type", "nonsense")])).is_err());
     assert!(CreateHeaders::parse(&headers(&[("stream-ttl", "+1")])).is_err());
-    assert!(wants_fork(&headers(&[("stream-forked-from", "/v1/stream/a")])));
 }
 
 #[test]

@@ -7,6 +7,7 @@ use axum::http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri};
 use super::error::Problem;
 use super::request::{self, AppendHeaders, CreateHeaders};
 use super::{Api, body, caching, header};
+use crate::protocol::fork::ForkRequest;
 use crate::protocol::lifetime::format_moment;
 use crate::protocol::stream::{Append, Body, Create, Outcome};
 use crate::protocol::{ContentType, Lifetime, Malformed, StreamName};
@@ -14,15 +15,17 @@ use crate::protocol::{ContentType, Lifetime, Malformed, StreamName};
 /// PUT: creates a stream, or finds it there as it was asked for.
 pub async fn create(api: &Api, name: &StreamName, request: Request<HttpBody>) -> Result<Response<HttpBody>, Problem> {
     let (parts, body) = request.into_parts();
-    if request::wants_fork(&parts.headers) {
-        return Err(Problem::not_implemented("forks-not-supported", "this server does not fork streams yet"));
-    }
-    let CreateHeaders { content_type, lifetime, closed } = CreateHeaders::parse(&parts.headers)?;
-    let received = body::receive(api, body).await?;
-    let (body, admission) = received.into_stored(api, &content_type).await?;
-    let incarnation = api.engine.new_incarnation();
-    let create = Create { incarnation, content_type, lifetime, closed, body };
-    let outcome = api.engine.create(name, create, admission).await?;
+    let outcome = match ForkRequest::parse(&parts.headers)? {
+        Some(request) => fork(api, name, request, body).await?,
+        None => {
+            let CreateHeaders { content_type, lifetime, closed } = CreateHeaders::parse(&parts.headers)?;
+            let received = body::receive(api, body).await?;
+            let (body, admission) = received.into_stored(api, &content_type).await?;
+            let incarnation = api.engine.new_incarnation();
+            let create = Create { incarnation, content_type, lifetime, closed, body, fork: None };
+            api.engine.create(name, create, admission).await?
+        }
+    };
     let mut response = empty(if outcome.fresh { StatusCode::CREATED } else { StatusCode::OK });
     let headers = response.headers_mut();
     describe(headers, &outcome.content_type, outcome.lifetime);
@@ -31,6 +34,18 @@ pub async fn create(api: &Api, name: &StreamName, request: Request<HttpBody>) ->
         put(headers, LOCATION.as_str(), &location(&parts.uri, &parts.headers));
     }
     Ok(response)
+}
+
+async fn fork(api: &Api, name: &StreamName, request: ForkRequest, body: HttpBody) -> Result<Outcome, Problem> {
+    let received = body::receive(api, body).await?;
+    // A body is of the fork's type, which is the source's.
+    let content_type = match &request.content_type {
+        Some(content_type) => content_type.clone(),
+        None if received.bytes.is_empty() => ContentType::default(),
+        None => api.engine.source(&request.source).await?.content_type.clone(),
+    };
+    let (body, admission) = received.into_stored(api, &content_type).await?;
+    Ok(api.engine.fork(name, request, body, admission).await?)
 }
 
 /// POST: appends, closes, or both at once.

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use super::Damaged;
 use super::document::Document;
 use super::facts::Facts;
-use super::manifest::hex128;
+use super::manifest::{Foreign, hex128};
 use crate::clock::Millis;
 use crate::protocol::{Stream, StreamName, offset};
 
@@ -75,6 +75,18 @@ pub struct Unsealed {
     /// Chunks that were uploaded for incarnations since replaced, to be deleted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub garbage: Vec<(u64, Nonce)>,
+    /// Forks under this name that are gone, and their sources, which still have to be told.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub releases: Vec<Release>,
+}
+
+/// A source that need not keep its bytes for a fork any more.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Release {
+    pub source: String,
+    pub source_incarnation: u64,
+    /// The fork's.
+    pub incarnation: u64,
 }
 
 impl Unsealed {
@@ -93,6 +105,7 @@ impl Unsealed {
                 return wrong("its bytes are in an entry that is not kept");
             }
             at = end;
+            run.foreign.as_ref().map_or(Ok(()), |foreign| foreign.check(run.len))?;
         }
         if at != tail || self.last > *kept.end() {
             return wrong("its bytes do not end where it does");
@@ -116,6 +129,9 @@ pub struct Run {
     /// The chunk that holds the bytes; absent if the entry itself does.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub nonce: Option<Nonce>,
+    /// Of a fork: the chunk is another stream's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub foreign: Option<Foreign>,
 }
 
 /// A chunk's random name.

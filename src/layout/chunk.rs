@@ -96,27 +96,57 @@ pub struct Chunk {
     pub ends: Vec<u32>,
 }
 
+/// More than any index and footer take: no append is larger than 4 GiB, and no message shorter than a byte.
+pub const LONGEST_INDEX: u64 = 64 << 20;
+
+/// Where the index starts in the object of a chunk with `length` bytes of data.
+pub fn index_start(length: u64) -> u64 {
+    length + length.div_ceil(BLOCK) * CRC
+}
+
+/// Where messages end: from the end of a chunk's object, that starts with its index.
+pub fn decode_index(end: &Bytes, length: u64) -> Result<Vec<u32>, Damaged> {
+    match Index::at_end_of(end)? {
+        Index { at: 0, length: found, ends } if found == length => Ok(ends),
+        _ => Err(Damaged::new("its length is not what names it says")),
+    }
+}
+
+struct Index {
+    /// Where it starts.
+    at: usize,
+    /// Bytes of data.
+    length: u64,
+    ends: Vec<u32>,
+}
+
+impl Index {
+    fn at_end_of(object: &Bytes) -> Result<Index, Damaged> {
+        let footer_at = object.len().checked_sub(FOOTER).ok_or_else(|| Damaged::new("it is too short for a chunk"))?;
+        let mut footer = Reader::new(object.slice(footer_at..));
+        let (length, index_length, crc, version) = (footer.u64()?, footer.u32()? as usize, footer.u32()?, footer.u8()?);
+        if footer.take(4)? != MAGIC[..] {
+            return Err(Damaged::new("it is not a chunk"));
+        }
+        if version != VERSION {
+            return Err(Damaged::new(format!("its format version is {version}; this program knows {VERSION}")));
+        }
+        let at = footer_at.checked_sub(index_length).ok_or_else(|| Damaged::new("its index is longer than it is"))?;
+        if crc32fast::hash(&object[at..footer_at + 12]) != crc {
+            return Err(Damaged::new("the checksum of its index does not match"));
+        }
+        let ends = Reader::new(object.slice(at..footer_at)).rising()?;
+        if ends.last().map_or(0, |end| u64::from(*end)) != length {
+            return Err(Damaged::new("its messages do not fill its data"));
+        }
+        Ok(Index { at, length, ends })
+    }
+}
+
 pub fn decode(object: &Bytes) -> Result<Chunk, Damaged> {
-    let footer_at = object.len().checked_sub(FOOTER).ok_or_else(|| Damaged::new("it is too short for a chunk"))?;
-    let mut footer = Reader::new(object.slice(footer_at..));
-    let (length, index_length, crc, version) = (footer.u64()?, footer.u32()? as usize, footer.u32()?, footer.u8()?);
-    if footer.take(4)? != MAGIC[..] {
-        return Err(Damaged::new("it is not a chunk"));
-    }
-    if version != VERSION {
-        return Err(Damaged::new(format!("its format version is {version}; this program knows {VERSION}")));
-    }
-    let index_at = footer_at.checked_sub(index_length).ok_or_else(|| Damaged::new("its index is longer than it is"))?;
-    if crc32fast::hash(&object[index_at..footer_at + 12]) != crc {
-        return Err(Damaged::new("the checksum of its index does not match"));
-    }
-    let data_end = length.checked_add(length.div_ceil(BLOCK) * CRC);
-    if data_end != Some(index_at as u64) {
+    let Index { at, length, ends } = Index::at_end_of(object)?;
+    if length.checked_add(length.div_ceil(BLOCK) * CRC) != Some(at as u64) {
         return Err(Damaged::new("its length is not what its footer says"));
-    }
-    let ends = Reader::new(object.slice(index_at..footer_at)).rising()?;
-    if ends.last().map_or(0, |end| u64::from(*end)) != length {
-        return Err(Damaged::new("its messages do not fill its data"));
     }
     let blocks = blocks(&(0..length)).map(|block| {
         let place = place(block, length);

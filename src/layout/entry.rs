@@ -9,6 +9,8 @@
 //! The bytes of one stream lie together in the data part, in order, so that a batch gives each of its streams one
 //! contiguous run, however many appends it had.
 
+mod forks;
+
 use std::collections::HashMap;
 
 use bytes::Bytes;
@@ -63,7 +65,10 @@ mod tag {
     pub const APPENDED: u8 = 2;
     pub const DELETED: u8 = 3;
     pub const TOUCHED: u8 = 4;
-    // 16 to 31 are kept for references of forks, 32 to 47 for subscriptions.
+    pub const FORKED: u8 = 16;
+    pub const FORK_ADDED: u8 = 17;
+    pub const FORK_DROPPED: u8 = 18;
+    // 32 to 47 are kept for subscriptions.
 }
 
 /// The entry's object.
@@ -128,15 +133,12 @@ fn encode_effect(out: &mut Writer, effect: &Effect, data_offset: u32) {
     match effect {
         Effect::Created { incarnation, content_type, lifetime } => {
             out.u8(tag::CREATED);
-            out.varint(incarnation.get());
-            out.text(content_type.as_str());
-            let (kind, value) = match lifetime {
-                Lifetime::Forever => (0, 0),
-                Lifetime::Ttl(seconds) => (1, *seconds),
-                Lifetime::Until(moment) => (2, *moment),
-            };
-            out.u8(kind);
-            out.varint(value);
+            encode_created(out, *incarnation, content_type, *lifetime);
+        }
+        Effect::Forked(forked) => {
+            out.u8(tag::FORKED);
+            encode_created(out, forked.incarnation, &forked.content_type, forked.lifetime);
+            forks::encode(out, forked);
         }
         Effect::Appended(appended) => {
             out.u8(tag::APPENDED);
@@ -150,7 +152,30 @@ fn encode_effect(out: &mut Writer, effect: &Effect, data_offset: u32) {
             out.u8(tag::TOUCHED);
             out.varint(incarnation.get());
         }
+        Effect::ForkAdded { incarnation, fork, position } => {
+            out.u8(tag::FORK_ADDED);
+            out.varint(incarnation.get());
+            forks::encode_id(out, fork);
+            out.varint(*position);
+        }
+        Effect::ForkDropped { incarnation, fork } => {
+            out.u8(tag::FORK_DROPPED);
+            out.varint(incarnation.get());
+            forks::encode_id(out, fork);
+        }
     }
+}
+
+fn encode_created(out: &mut Writer, incarnation: Incarnation, content_type: &ContentType, lifetime: Lifetime) {
+    out.varint(incarnation.get());
+    out.text(content_type.as_str());
+    let (kind, value) = match lifetime {
+        Lifetime::Forever => (0, 0),
+        Lifetime::Ttl(seconds) => (1, seconds),
+        Lifetime::Until(moment) => (2, moment),
+    };
+    out.u8(kind);
+    out.varint(value);
 }
 
 fn encode_appended(out: &mut Writer, appended: &Appended, data_offset: u32) {
@@ -239,7 +264,16 @@ fn decode_record(input: &mut Reader, object: &Bytes, data_start: usize, covered:
     let name = StreamName::new(&input.text()?).map_err(|e| Damaged::new(e.what))?;
     let mut data_at = 0;
     let effect = match input.u8()? {
-        tag::CREATED => decode_created(input)?,
+        tag::CREATED => {
+            let (incarnation, content_type, lifetime) = decode_created(input)?;
+            Effect::Created { incarnation, content_type, lifetime }
+        }
+        tag::FORKED => Effect::Forked(forks::decode(decode_created(input)?, input)?),
+        tag::FORK_ADDED => {
+            let (incarnation, fork) = (incarnation(input)?, forks::decode_id(input)?);
+            Effect::ForkAdded { incarnation, fork, position: input.varint()? }
+        }
+        tag::FORK_DROPPED => Effect::ForkDropped { incarnation: incarnation(input)?, fork: forks::decode_id(input)? },
         tag::APPENDED => {
             let incarnation = incarnation(input)?;
             let start = input.varint()?;
@@ -280,7 +314,7 @@ fn decode_record(input: &mut Reader, object: &Bytes, data_start: usize, covered:
     Ok(Placed { record: Record { name, effect }, data_at })
 }
 
-fn decode_created(input: &mut Reader) -> Result<Effect, Damaged> {
+fn decode_created(input: &mut Reader) -> Result<(Incarnation, ContentType, Lifetime), Damaged> {
     let incarnation = incarnation(input)?;
     let text = input.text()?;
     let content_type = ContentType::new(&text).map_err(|e| Damaged::new(e.what))?;
@@ -293,7 +327,7 @@ fn decode_created(input: &mut Reader) -> Result<Effect, Damaged> {
         (2, value) => Lifetime::Until(value),
         _ => return Err(Damaged::new("a lifetime is of an unknown kind")),
     };
-    Ok(Effect::Created { incarnation, content_type, lifetime })
+    Ok((incarnation, content_type, lifetime))
 }
 
 fn incarnation(input: &mut Reader) -> Result<Incarnation, Damaged> {

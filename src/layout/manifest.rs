@@ -7,8 +7,9 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use super::Damaged;
 use super::document::Document;
-use super::facts::Facts;
+use super::facts::{Facts, fork_id};
 use crate::clock::Millis;
+use crate::protocol::fork::ForkId;
 use crate::protocol::{Stream, StreamName, page};
 
 /// Everything of a stream that the log's records up to `log_position` say.
@@ -48,6 +49,7 @@ impl Document for Manifest {
         for chunk in &self.chunks {
             let end = chunk.start.checked_add(chunk.len).filter(|end| chunk.start == at && *end > at);
             at = end.ok_or_else(|| Damaged::new(format!("after {at} bytes it has a chunk of others")))?;
+            chunk.foreign.as_ref().map_or(Ok(()), |foreign| foreign.check(chunk.len))?;
         }
         if let Some(inline) = &self.inline {
             let ends = [0].iter().chain(&inline.ends);
@@ -85,6 +87,32 @@ pub struct ChunkRef {
     /// The page ends in `(start, start + len]`, each as its distance from the multiple that it follows.
     #[serde(rename = "p", default, skip_serializing_if = "Vec::is_empty")]
     pub overshoots: Vec<u32>,
+    /// Of a fork: the chunk is another stream's.
+    #[serde(rename = "f", default, skip_serializing_if = "Option::is_none")]
+    pub foreign: Option<Foreign>,
+}
+
+/// A chunk of another stream, that a fork inherited. It may have more bytes than the fork has of it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Foreign {
+    #[serde(rename = "n")]
+    pub name: String,
+    #[serde(rename = "i")]
+    pub incarnation: u64,
+    /// All its bytes.
+    #[serde(rename = "w")]
+    pub whole: u64,
+}
+
+impl Foreign {
+    pub fn owner(&self) -> Result<ForkId, Damaged> {
+        fork_id(&self.name, self.incarnation)
+    }
+
+    pub(super) fn check(&self, len: u64) -> Result<(), Damaged> {
+        self.owner()?;
+        if self.whole < len { Err(Damaged::new("more is inherited of a chunk than it has")) } else { Ok(()) }
+    }
 }
 
 impl ChunkRef {
@@ -177,8 +205,11 @@ mod tests {
                 closed_by: Some(("p".to_owned(), 0, 1)),
                 last_seq: Some("a".to_owned()),
                 producers: [("p".to_owned(), (0, 1))].into(),
+                origin: None,
+                forks: Vec::new(),
+                gone: false,
             }),
-            chunks: vec![ChunkRef { start: 0, len: 100, nonce: 0xabc, at: 2, overshoots: vec![0, 3] }],
+            chunks: vec![ChunkRef { start: 0, len: 100, nonce: 0xabc, at: 2, overshoots: vec![0, 3], foreign: None }],
             inline: Some(Inline { start: 100, data: Bytes::from_static(b"hello"), ends: vec![5], at: 3 }),
         }
     }
@@ -211,7 +242,7 @@ mod tests {
             let ends: Vec<u32> = steps.iter().scan(0, |sum, n| { *sum += n; Some(*sum) }).collect();
             let page_ends = page::ends_in(start, &ends, page);
             let len = u64::from(ends[ends.len() - 1]);
-            let chunk = ChunkRef { start, len, nonce: 0, at: 0, overshoots: ChunkRef::overshoots(start, &page_ends, page) };
+            let chunk = ChunkRef { start, len, nonce: 0, at: 0, overshoots: ChunkRef::overshoots(start, &page_ends, page), foreign: None };
             for position in start..start + len {
                 let expected = page_ends.iter().copied().find(|end| *end > position);
                 prop_assert_eq!(chunk.page_end_after(position, page), expected);

@@ -11,10 +11,12 @@
 //! | [`cursor`] | deterministic cursors and aligned holds (§10.1) |
 //! | [`page`] | where catch-up responses end (§5.6) |
 //! | [`stream`] | what a command does to a stream |
+//! | [`fork`] | what a fork inherits, and when its source is really gone (§4.2) |
 //! | [`rejection`] | every "no", with the facts that its headers need |
 
 pub mod content_type;
 pub mod cursor;
+pub mod fork;
 pub mod json;
 pub mod lifetime;
 pub mod name;

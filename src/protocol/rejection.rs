@@ -28,6 +28,15 @@ pub enum Rejection {
     EpochStartsAtZero,
     #[error("Producer-Seq {received} leaves a gap: expected {expected}")]
     ProducerGap { expected: u64, received: u64 },
+    /// The stream was deleted, and is kept only for its forks.
+    #[error("the stream was deleted; its data is kept for its forks")]
+    Gone,
+    #[error("the stream to fork does not exist")]
+    NoSource,
+    #[error("the stream to fork was deleted")]
+    SourceGone,
+    #[error("{what}")]
+    ForkOffset { what: &'static str },
     /// A limit of this server.
     #[error("{what}")]
     TooMany { what: &'static str },

@@ -9,12 +9,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use super::fork::{self, ForkId, ForkRequest, Origin, Reference};
 use super::producer::{self, Accepted, Producer, Verdict};
 use super::{ContentType, Incarnation, Lifetime, Offset, Rejection};
 use crate::clock::Millis;
 
 /// The most producers that one stream remembers.
 pub const MAX_PRODUCERS: usize = 10_000;
+/// The most forks that one stream may have at a time.
+pub const MAX_FORKS: usize = 10_000;
 
 /// All that the rules need to know of a stream. Its bytes are elsewhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,6 +35,12 @@ pub struct Stream {
     pub closed: Option<Closed>,
     pub last_seq: Option<Arc<str>>,
     pub producers: Arc<BTreeMap<String, Accepted>>,
+    /// Where it came from, if it is a fork.
+    pub origin: Option<Arc<Origin>>,
+    /// Forks of it that exist, or are about to.
+    pub forks: Arc<BTreeMap<ForkId, Reference>>,
+    /// It was deleted, and is kept for its forks.
+    pub is_gone: bool,
 }
 
 /// A closed stream remembers who closed it, so that a retry is told from another writer.
@@ -42,12 +51,43 @@ pub struct Closed {
 
 impl Stream {
     pub fn tail_offset(&self) -> Offset {
-        Offset { position: self.tail, incarnation: self.incarnation }
+        self.offset_at(self.tail)
     }
 
-    /// Whether it has not ended by itself at `now`.
+    /// The offset of a position: inherited ones keep those that they have in the source.
+    pub fn offset_at(&self, position: u64) -> Offset {
+        let inherited = self.origin.as_deref().map_or(&[][..], |origin| &origin.lineage);
+        let owner = inherited.iter().find(|(end, _)| position <= *end).map(|(_, incarnation)| *incarnation);
+        Offset { position, incarnation: owner.unwrap_or(self.incarnation) }
+    }
+
+    /// Whether `offset` can be one of this stream.
+    pub fn admits(&self, offset: Offset) -> bool {
+        offset.incarnation.admits(self.offset_at(offset.position).incarnation)
+    }
+
+    /// Bytes before this position are needed by a fork.
+    pub fn frozen(&self) -> u64 {
+        self.forks.values().map(|reference| reference.position).max().unwrap_or(0)
+    }
+
+    /// Whether it was neither deleted nor has ended by itself at `now`.
     pub fn is_alive(&self, now: Millis) -> bool {
-        self.lifetime.ends_at(self.touched_at).is_none_or(|end| now < end)
+        !self.is_gone && self.lifetime.ends_at(self.touched_at).is_none_or(|end| now < end)
+    }
+
+    /// Whether it was deleted, or has ended, and is kept for its forks.
+    pub fn is_kept_for_forks(&self, now: Millis) -> bool {
+        self.is_gone || !self.forks.is_empty() && !self.is_alive(now)
+    }
+}
+
+/// The stream that answers to a path at `now`: `NotFound` if there is none, `Gone` if it is only kept for its forks.
+pub fn answering(current: Option<&Stream>, now: Millis) -> Result<&Stream, Rejection> {
+    match current {
+        Some(stream) if stream.is_kept_for_forks(now) => Err(Rejection::Gone),
+        Some(stream) if stream.is_alive(now) => Ok(stream),
+        _ => Err(Rejection::NotFound),
     }
 }
 
@@ -61,6 +101,23 @@ pub enum Command {
     Touch,
     /// Remove the stream if its time is over.
     Expire,
+    /// Note that there is about to be a fork of it.
+    AddFork(AddFork),
+    /// Note that a fork of it is no more.
+    DropFork {
+        source: Incarnation,
+        fork: ForkId,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AddFork {
+    pub fork: ForkId,
+    /// Where it is to branch off; absent: at the tail.
+    pub offset: Option<Offset>,
+    /// How far past that.
+    pub beyond: u64,
+    pub content_type: Option<ContentType>,
 }
 
 /// PUT.
@@ -72,6 +129,32 @@ pub struct Create {
     pub lifetime: Lifetime,
     pub closed: bool,
     pub body: Body,
+    pub fork: Option<Branch>,
+}
+
+/// What makes a new stream a fork.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Branch {
+    pub request: ForkRequest,
+    pub origin: Arc<Origin>,
+    pub inherited: Arc<[Inherited]>,
+    /// What follows the inherited chunks up to where the fork branches off.
+    pub rest: Body,
+    /// When the source was asked, by the store's clock: long after that it may have forgotten it.
+    pub prepared_at: Millis,
+}
+
+/// A run of bytes in a chunk of another stream.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Inherited {
+    pub owner: ForkId,
+    pub start: u64,
+    pub len: u64,
+    pub at: Millis,
+    pub nonce: u128,
+    /// The length of the chunk, which may have more than is inherited.
+    pub whole: u64,
+    pub page_ends: Vec<u64>,
 }
 
 /// POST.
@@ -131,6 +214,8 @@ pub enum Effect {
         content_type: ContentType,
         lifetime: Lifetime,
     },
+    /// A new, open stream that has what was in another one up to a position.
+    Forked(Forked),
     Appended(Appended),
     Deleted {
         incarnation: Incarnation,
@@ -138,6 +223,25 @@ pub enum Effect {
     Touched {
         incarnation: Incarnation,
     },
+    ForkAdded {
+        incarnation: Incarnation,
+        fork: ForkId,
+        position: u64,
+    },
+    /// If the stream is deleted and this was the last fork, it is gone for good.
+    ForkDropped {
+        incarnation: Incarnation,
+        fork: ForkId,
+    },
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Forked {
+    pub incarnation: Incarnation,
+    pub content_type: ContentType,
+    pub lifetime: Lifetime,
+    pub origin: Arc<Origin>,
+    pub inherited: Arc<[Inherited]>,
 }
 
 /// Bytes were appended, or the stream was closed, or both.
@@ -177,11 +281,20 @@ pub struct Decision {
 pub fn decide(current: Option<&Stream>, command: &Command, now: Millis) -> Result<Decision, Rejection> {
     let alive = current.filter(|stream| stream.is_alive(now));
     match command {
+        Command::Create(_) if current.is_some_and(|stream| stream.is_kept_for_forks(now)) => {
+            Err(Rejection::Exists { what: "stream, deleted but kept for its forks" })
+        }
         Command::Create(create) => decide_create(alive, create, now),
-        Command::Append(append) => decide_append(alive.ok_or(Rejection::NotFound)?, append),
+        Command::Append(append) => decide_append(answering(current, now)?, append),
         Command::Delete => {
-            let incarnation = alive.ok_or(Rejection::NotFound)?.incarnation;
+            let incarnation = answering(current, now)?.incarnation;
             Ok(Decision { effects: vec![Effect::Deleted { incarnation }], outcome: None })
+        }
+        Command::AddFork(add) => decide_add_fork(answering(current, now), add),
+        Command::DropFork { source, fork } => {
+            let held = current.filter(|stream| stream.incarnation == *source && stream.forks.contains_key(fork));
+            let effects = held.map(|_| Effect::ForkDropped { incarnation: *source, fork: fork.clone() });
+            Ok(Decision { effects: effects.into_iter().collect(), outcome: None })
         }
         Command::Touch => {
             let due = alive.filter(|stream| stream.lifetime.needs_renewal(stream.touched_at, now));
@@ -189,7 +302,7 @@ pub fn decide(current: Option<&Stream>, command: &Command, now: Millis) -> Resul
             Ok(Decision { effects: effects.into_iter().collect(), outcome: None })
         }
         Command::Expire => {
-            let dead = current.filter(|stream| !stream.is_alive(now));
+            let dead = current.filter(|stream| !stream.is_alive(now) && !stream.is_gone);
             let effects = dead.map(|stream| Effect::Deleted { incarnation: stream.incarnation });
             Ok(Decision { effects: effects.into_iter().collect(), outcome: None })
         }
@@ -197,36 +310,70 @@ pub fn decide(current: Option<&Stream>, command: &Command, now: Millis) -> Resul
 }
 
 fn decide_create(alive: Option<&Stream>, create: &Create, now: Millis) -> Result<Decision, Rejection> {
+    if let (Some(stream), Some(branch)) = (alive, &create.fork) {
+        branch.request.is_met_by(stream)?;
+        return Ok(Decision { effects: Vec::new(), outcome: Some(found(stream)) });
+    }
     if let Some(stream) = alive {
         let difference = [
             ("content type", stream.content_type != create.content_type),
             ("lifetime", stream.lifetime != create.lifetime),
             ("closure status", stream.closed.is_some() != create.closed),
+            ("source", stream.origin.is_some()),
         ];
         return match difference.into_iter().find(|(_, differs)| *differs) {
             Some((what, _)) => Err(Rejection::Exists { what }),
             None => Ok(Decision { effects: Vec::new(), outcome: Some(outcome(stream, false, None)) }),
         };
     }
-    let created = Effect::Created {
-        incarnation: create.incarnation,
-        content_type: create.content_type.clone(),
-        lifetime: create.lifetime,
-    };
-    let mut effects = vec![created];
-    if create.closed || !create.body.data.is_empty() {
-        effects.push(Effect::Appended(Appended {
-            incarnation: create.incarnation,
-            start: 0,
-            body: create.body.clone(),
-            seq: None,
-            producer: None,
-            close: create.closed,
-        }));
+    let Create { incarnation, content_type, lifetime, .. } = create.clone();
+    let mut effects = vec![match &create.fork {
+        None => Effect::Created { incarnation, content_type, lifetime },
+        Some(Branch { origin, inherited, .. }) => {
+            let (origin, inherited) = (Arc::clone(origin), Arc::clone(inherited));
+            Effect::Forked(Forked { incarnation, content_type, lifetime, origin, inherited })
+        }
+    }];
+    let mut start = create.fork.as_ref().map_or(0, |branch| end_of(&branch.inherited));
+    let rest = create.fork.as_ref().map(|branch| (&branch.rest, false));
+    for (body, close) in rest.into_iter().chain([(&create.body, create.closed)]) {
+        if close || !body.data.is_empty() {
+            let body = body.clone();
+            let len = body.data.len();
+            effects.push(Effect::Appended(Appended { incarnation, start, body, seq: None, producer: None, close }));
+            start += len;
+        }
     }
     let stream = effects.iter().fold(None, |stream, effect| fold(stream, effect, now));
     let outcome = stream.as_ref().map(|stream| outcome(stream, true, None));
     Ok(Decision { effects, outcome })
+}
+
+/// Where inherited chunks end.
+fn end_of(inherited: &[Inherited]) -> u64 {
+    inherited.last().map_or(0, |last| last.start + last.len)
+}
+
+fn decide_add_fork(source: Result<&Stream, Rejection>, add: &AddFork) -> Result<Decision, Rejection> {
+    let source = source.map_err(|rejection| match rejection {
+        Rejection::Gone => Rejection::SourceGone,
+        _ => Rejection::NoSource,
+    })?;
+    if let Some(received) = add.content_type.as_ref().filter(|asked| **asked != source.content_type) {
+        let (expected, received) = (source.content_type.as_str().to_owned(), received.as_str().to_owned());
+        return Err(Rejection::ContentTypeMismatch { expected, received });
+    }
+    if source.forks.len() >= MAX_FORKS && !source.forks.contains_key(&add.fork) {
+        return Err(Rejection::TooMany { what: "the stream has as many forks as it may have" });
+    }
+    let position = fork::position(source, add.offset)?.saturating_add(add.beyond);
+    if position > source.tail {
+        return Err(Rejection::BeyondTail { tail: source.tail_offset() });
+    }
+    let mut after = outcome(source, true, None);
+    after.tail = source.offset_at(position);
+    let added = Effect::ForkAdded { incarnation: source.incarnation, fork: add.fork.clone(), position };
+    Ok(Decision { effects: vec![added], outcome: Some(after) })
 }
 
 /// The order of the checks is the protocol's error precedence: a zombie producer first (it must learn of its epoch
@@ -284,7 +431,9 @@ fn decide_on_closed(
 
 fn accept(stream: &Stream, append: &Append) -> Decision {
     let mut after = outcome(stream, true, append.producer.as_ref().map(|p| Accepted { epoch: p.epoch, seq: p.seq }));
-    after.tail.position += append.body.data.len();
+    if !append.body.data.is_empty() {
+        after.tail = Offset { position: stream.tail + append.body.data.len(), incarnation: stream.incarnation };
+    }
     after.closed = append.close;
     let appended = Appended {
         incarnation: stream.incarnation,
@@ -295,6 +444,11 @@ fn accept(stream: &Stream, append: &Append) -> Decision {
         close: append.close,
     };
     Decision { effects: vec![Effect::Appended(appended)], outcome: Some(after) }
+}
+
+/// The answer to a create that found the stream as it was asked for.
+pub fn found(stream: &Stream) -> Outcome {
+    outcome(stream, false, None)
 }
 
 fn outcome(stream: &Stream, fresh: bool, producer: Option<Accepted>) -> Outcome {
@@ -311,17 +465,13 @@ fn outcome(stream: &Stream, fresh: bool, producer: Option<Accepted>) -> Outcome 
 /// The stream after `effect`, which happened at `at`. An effect on an incarnation that is not there changes nothing.
 pub fn fold(stream: Option<Stream>, effect: &Effect, at: Millis) -> Option<Stream> {
     match effect {
-        Effect::Created { incarnation, content_type, lifetime } => Some(Stream {
-            incarnation: *incarnation,
-            content_type: content_type.clone(),
-            lifetime: *lifetime,
-            created_at: at,
-            touched_at: at,
-            tail: 0,
-            tail_at: at,
-            closed: None,
-            last_seq: None,
-            producers: Arc::default(),
+        Effect::Created { incarnation, content_type, lifetime } => {
+            Some(Stream::new(*incarnation, content_type.clone(), *lifetime, at))
+        }
+        Effect::Forked(Forked { incarnation, content_type, lifetime, origin, inherited }) => Some(Stream {
+            tail: end_of(inherited),
+            origin: Some(Arc::clone(origin)),
+            ..Stream::new(*incarnation, content_type.clone(), *lifetime, at)
         }),
         Effect::Appended(appended) => {
             let mut stream = stream?;
@@ -330,7 +480,24 @@ pub fn fold(stream: Option<Stream>, effect: &Effect, at: Millis) -> Option<Strea
             }
             Some(stream)
         }
-        Effect::Deleted { incarnation } => stream.filter(|stream| stream.incarnation != *incarnation),
+        Effect::Deleted { incarnation } => stream.and_then(|stream| match stream.incarnation == *incarnation {
+            true => (!stream.forks.is_empty()).then_some(Stream { is_gone: true, ..stream }),
+            false => Some(stream),
+        }),
+        Effect::ForkAdded { incarnation, fork, position } => stream.map(|mut stream| {
+            if stream.incarnation == *incarnation {
+                let reference = Reference { position: *position, since: at };
+                Arc::make_mut(&mut stream.forks).insert(fork.clone(), reference);
+            }
+            stream
+        }),
+        Effect::ForkDropped { incarnation, fork } => stream.and_then(|mut stream| {
+            if stream.incarnation == *incarnation {
+                Arc::make_mut(&mut stream.forks).remove(fork);
+            }
+            let is_kept = !stream.is_gone || !stream.forks.is_empty();
+            is_kept.then_some(stream)
+        }),
         Effect::Touched { incarnation } => stream.map(|mut stream| {
             if stream.incarnation == *incarnation {
                 stream.touched_at = stream.touched_at.max(at);
@@ -341,6 +508,25 @@ pub fn fold(stream: Option<Stream>, effect: &Effect, at: Millis) -> Option<Strea
 }
 
 impl Stream {
+    /// An empty, open stream.
+    pub fn new(incarnation: Incarnation, content_type: ContentType, lifetime: Lifetime, at: Millis) -> Stream {
+        Stream {
+            incarnation,
+            content_type,
+            lifetime,
+            created_at: at,
+            touched_at: at,
+            tail: 0,
+            tail_at: at,
+            closed: None,
+            last_seq: None,
+            producers: Arc::default(),
+            origin: None,
+            forks: Arc::default(),
+            is_gone: false,
+        }
+    }
+
     fn take(&mut self, appended: &Appended, at: Millis) {
         assert_eq!(self.tail, appended.start, "an append must start at the tail");
         let length = appended.body.data.len();

@@ -21,6 +21,7 @@ fn create(n: u64) -> Create {
         lifetime: Lifetime::Forever,
         closed: false,
         body: Body::default(),
+        fork: None,
     }
 }
 

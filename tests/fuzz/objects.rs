@@ -1,15 +1,17 @@
 //! Valid objects of the bucket, as values.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use headwater::layout::checkpoint::{Checkpoint, Nonce, Published, Run, Unsealed};
+use headwater::layout::checkpoint::{Checkpoint, Nonce, Published, Release, Run, Unsealed};
 use headwater::layout::cluster::Cluster;
 use headwater::layout::entry::Header;
-use headwater::layout::facts::Facts;
-use headwater::layout::manifest::{ChunkRef, Inline, Manifest};
-use headwater::protocol::stream::{Appended, Body, Data, Effect};
-use headwater::protocol::{ContentType, Incarnation, Lifetime, Producer, StreamName, page};
+use headwater::layout::facts::{Facts, OriginFacts};
+use headwater::layout::manifest::{ChunkRef, Foreign, Inline, Manifest};
+use headwater::protocol::fork::{ForkId, Origin, Requested};
+use headwater::protocol::stream::{Appended, Body, Data, Effect, Forked, Inherited};
+use headwater::protocol::{ContentType, Incarnation, Lifetime, Offset, Producer, StreamName, page};
 use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
@@ -60,6 +62,39 @@ fn body() -> impl Strategy<Value = Body> + Clone {
     prop_oneof![3 => inline, 1 => chunk]
 }
 
+fn fork_id() -> impl Strategy<Value = ForkId> + Clone {
+    (name(), incarnation()).prop_map(|(name, incarnation)| ForkId { name, incarnation })
+}
+
+fn forked() -> impl Strategy<Value = Effect> + Clone {
+    let run = (fork_id(), 1u64..200, 0u64..200, 0u64..1 << 45, any::<u128>());
+    let offset = of((POSITIONS, incarnation()).prop_map(|(position, incarnation)| Offset { position, incarnation }));
+    let origin = (fork_id(), offset, any::<u64>(), vec(incarnation(), 1..4));
+    (incarnation(), content_type(), vec(run, 0..4), origin, 0u64..100).prop_map(
+        |(incarnation, content_type, runs, (source, offset, sub_offset, owners), rest)| {
+            let mut at = 0;
+            let inherited = runs.into_iter().map(|(owner, len, more, written, nonce)| {
+                let ends: Vec<u32> = (1..=len as u32).collect();
+                let page_ends = page::ends_in(at, &ends, PAGE);
+                let run = Inherited { owner, start: at, len, at: written, nonce, whole: len + more, page_ends };
+                at += len;
+                run
+            });
+            let inherited: Vec<Inherited> = inherited.collect();
+            let first = at + rest;
+            let lineage = owners.into_iter().enumerate().map(|(index, owner)| (first + index as u64, owner)).collect();
+            let origin = Origin { source, requested: Requested { offset, sub_offset }, lineage };
+            Effect::Forked(Forked {
+                incarnation,
+                content_type,
+                lifetime: Lifetime::Forever,
+                origin: Arc::new(origin),
+                inherited: inherited.into(),
+            })
+        },
+    )
+}
+
 fn effect() -> impl Strategy<Value = Effect> + Clone {
     let lifetime = prop_oneof![
         Just(Lifetime::Forever),
@@ -78,6 +113,10 @@ fn effect() -> impl Strategy<Value = Effect> + Clone {
         3 => appended,
         1 => incarnation().prop_map(|incarnation| Effect::Deleted { incarnation }),
         1 => incarnation().prop_map(|incarnation| Effect::Touched { incarnation }),
+        1 => forked(),
+        1 => (incarnation(), fork_id(), POSITIONS)
+            .prop_map(|(incarnation, fork, position)| Effect::ForkAdded { incarnation, fork, position }),
+        1 => (incarnation(), fork_id()).prop_map(|(incarnation, fork)| Effect::ForkDropped { incarnation, fork }),
     ]
 }
 
@@ -116,8 +155,15 @@ fn facts(tail: u64) -> impl Strategy<Value = Facts> + Clone {
     let times = (0u64..1 << 45, 0u64..1 << 45, 0u64..1 << 45);
     let closed = prop_oneof![3 => Just(None), 1 => of(producer()).prop_map(Some)];
     let producers = proptest::collection::btree_map("[a-z]{1,3}", (0u64..1 << 53, 0u64..1 << 53), 0..4);
-    (incarnation(), content_type(), lifetime, times, closed, of("[a-z]{1,4}"), producers).prop_map(
-        move |(incarnation, content_type, lifetime, times, closed, last_seq, producers)| Facts {
+    let forks =
+        proptest::collection::btree_map((name(), incarnation()), (0..=tail, 0u64..1 << 45), 0..3).prop_map(|forks| {
+            let listed =
+                forks.into_iter().map(|((name, of), (at, since))| (name.as_str().to_owned(), of.get(), at, since));
+            listed.collect::<Vec<_>>()
+        });
+    let forking = (of(origin(tail)), forks, any::<bool>());
+    (incarnation(), content_type(), lifetime, times, closed, of("[a-z]{1,4}"), producers, forking).prop_map(
+        move |(incarnation, content_type, lifetime, times, closed, last_seq, producers, (origin, forks, gone))| Facts {
             incarnation: incarnation.get(),
             content_type: content_type.as_str().to_owned(),
             ttl_seconds: lifetime.0,
@@ -130,8 +176,34 @@ fn facts(tail: u64) -> impl Strategy<Value = Facts> + Clone {
             closed_by: closed.flatten().map(|by| (by.id, by.epoch, by.seq)),
             last_seq,
             producers: BTreeMap::from_iter(producers),
+            origin,
+            forks,
+            gone,
         },
     )
+}
+
+/// Of a stream with `tail` bytes.
+fn origin(tail: u64) -> impl Strategy<Value = OriginFacts> + Clone {
+    let lineage = proptest::collection::btree_map(0..=tail, 1u64..1 << 50, 1..4);
+    let offset = of((0u64..1 << 50, 0u64..1 << 50).prop_map(|(position, of)| format!("{position:016}_{of:016}")));
+    (name(), incarnation(), offset, any::<u64>(), lineage).prop_map(
+        |(source, incarnation, offset, sub_offset, lineage)| OriginFacts {
+            source: source.as_str().to_owned(),
+            incarnation: incarnation.get(),
+            offset,
+            sub_offset,
+            lineage: lineage.into_iter().collect(),
+        },
+    )
+}
+
+fn foreign(len: u64) -> impl Strategy<Value = Foreign> + Clone {
+    (name(), incarnation(), len..1 << 50).prop_map(|(name, incarnation, whole)| Foreign {
+        name: name.as_str().to_owned(),
+        incarnation: incarnation.get(),
+        whole,
+    })
 }
 
 /// Messages of a run, by their lengths.
@@ -140,15 +212,16 @@ fn run_lengths() -> impl Strategy<Value = Vec<u32>> + Clone {
 }
 
 pub fn manifest() -> impl Strategy<Value = Manifest> + Clone {
-    let runs = (vec((run_lengths(), any::<u128>(), 0u64..1 << 45), 0..4), of((run_lengths(), 0u64..1 << 45)));
+    let chunks = vec((run_lengths(), any::<u128>(), 0u64..1 << 45, of(foreign(1 << 20))), 0..4);
+    let runs = (chunks, of((run_lengths(), 0u64..1 << 45)));
     let exists = runs.prop_flat_map(|(chunks, inline)| {
         let mut tail = 0;
         let mut refs = Vec::new();
-        for (lengths, nonce, at) in chunks {
+        for (lengths, nonce, at, foreign) in chunks {
             let ends = ends(&lengths);
             let overshoots = ChunkRef::overshoots(tail, &page::ends_in(tail, &ends, PAGE), PAGE);
             let len = u64::from(ends[ends.len() - 1]);
-            refs.push(ChunkRef { start: tail, len, nonce, at, overshoots });
+            refs.push(ChunkRef { start: tail, len, nonce, at, overshoots, foreign });
             tail += len;
         }
         let inline = inline.map(|(lengths, at)| {
@@ -179,20 +252,28 @@ fn unsealed(last: u64) -> impl Strategy<Value = Unsealed> + Clone {
             let ends = ends(&lengths);
             page_ends.extend(page::ends_in(tail, &ends, PAGE));
             let len = u64::from(ends[ends.len() - 1]);
-            found.push(Run { start: tail, len, at, position: first + index as u64, nonce: nonce.map(Nonce) });
+            let (position, nonce) = (first + index as u64, nonce.map(Nonce));
+            found.push(Run { start: tail, len, at, position, nonce, foreign: None });
             tail += len;
         }
         (facts(tail).prop_map(Some), Just(found), Just(page_ends))
     });
     let garbage = vec((1u64..1 << 50, any::<u128>().prop_map(Nonce)), 0..2);
     let content = prop_oneof![5 => exists, 1 => Just((None, Vec::new(), Vec::new()))];
-    (name(), content, garbage).prop_map(move |(name, (stream, runs, page_ends), garbage)| Unsealed {
+    let release = (name(), incarnation(), incarnation()).prop_map(|(source, of, incarnation)| Release {
+        source: source.as_str().to_owned(),
+        source_incarnation: of.get(),
+        incarnation: incarnation.get(),
+    });
+    let content = (content, vec(release, 0..2));
+    (name(), content, garbage).prop_map(move |(name, ((stream, runs, page_ends), releases), garbage)| Unsealed {
         name: name.as_str().to_owned(),
         last,
         stream,
         runs,
         page_ends,
         garbage,
+        releases,
     })
 }
 

@@ -2,6 +2,7 @@
 
 use bytes::Bytes;
 use headwater::http::request::{self, AppendHeaders, CreateHeaders, Live, Read, Target as Addressed};
+use headwater::protocol::fork::ForkRequest;
 use headwater::protocol::{ContentType, ReadFrom};
 use http::{HeaderMap, HeaderName, HeaderValue, Uri};
 use percent_encoding::{NON_ALPHANUMERIC, utf8_percent_encode};
@@ -45,7 +46,7 @@ impl Target for Heads {
 
     fn parse(input: &Bytes) -> Option<Head> {
         let (uri, headers) = lines(input)?;
-        let _ = request::wants_fork(&headers);
+        let _ = ForkRequest::parse(&headers);
         let head = Head {
             addressed: request::target(&uri).ok(),
             read: Read::parse(&uri, &headers).ok(),

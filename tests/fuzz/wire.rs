@@ -64,6 +64,7 @@ impl Server {
             lifetime: Lifetime::Forever,
             closed: false,
             body: Body::default(),
+            fork: None,
         };
         let admission = self.engine.admit(1).unwrap_or_else(|e| panic!("{e}"));
         let created = self.runtime.block_on(self.engine.create(&self.name, create, admission));

@@ -70,6 +70,7 @@ async fn create(engine: &Engine, name: &StreamName) {
         lifetime: Lifetime::Forever,
         closed: false,
         body: bytes(""),
+        fork: None,
     };
     let admission = engine.admit(1).unwrap_or_else(|e| panic!("{e}"));
     engine.create(name, create, admission).await.unwrap_or_else(|e| panic!("{name}: {e}"));

@@ -158,6 +158,7 @@ impl World {
             lifetime: Lifetime::Forever,
             closed: false,
             body: bytes(body),
+            fork: None,
         };
         let admission = engine.admit(body.len() as u64)?;
         engine.create(name, create, admission).await.map(|outcome| outcome.tail)

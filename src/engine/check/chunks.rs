@@ -25,10 +25,11 @@ impl Check<'_> {
             Err(error) => return Ok(Some(error.0)),
         };
         let found: u64 = whole.blocks.iter().map(|block| block.len() as u64).sum();
-        if found != len {
-            return Ok(Some(format!("it has {found} bytes, not {len}")));
+        let whole_len = named.and_then(|named| named.foreign.as_ref()).map_or(len, |foreign| foreign.whole);
+        if found != whole_len {
+            return Ok(Some(format!("it has {found} bytes, not {whole_len}")));
         }
-        let Some(named) = named else { return Ok(None) };
+        let Some(named) = named.filter(|named| named.foreign.is_none()) else { return Ok(None) };
         let ends = page::ends_in(named.start, &whole.ends, self.context.page_bytes);
         let is_right = ChunkRef::overshoots(named.start, &ends, self.context.page_bytes) == named.overshoots;
         Ok((!is_right).then(|| "its messages do not end where the manifest says that pages do".to_owned()))

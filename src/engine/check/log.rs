@@ -10,7 +10,7 @@ use crate::engine::load::{self, Loaded};
 use crate::engine::state::Cells;
 use crate::engine::tail::Missing;
 use crate::engine::walk::Pages;
-use crate::engine::{EngineError, log};
+use crate::engine::{EngineError, log, read};
 use crate::layout::checkpoint::{Nonce, Run};
 use crate::layout::key::{self, Key};
 use crate::protocol::StreamName;
@@ -154,7 +154,11 @@ impl Check<'_> {
         let incarnation = shard.cells.get(name).and_then(|cell| cell.lock().stream.as_ref().map(|s| s.incarnation));
         let Some(incarnation) = incarnation else { return Ok(None) };
         if let Some(Nonce(nonce)) = run.nonce {
-            let key = key::chunk(name, incarnation, nonce);
+            let key = read::chunk_key(name, incarnation, nonce, run.foreign.as_ref())?;
+            if run.foreign.is_some() {
+                // It is verified where it belongs.
+                return Ok(None);
+            }
             return Ok(self.chunk(&key, run.len, None).await?.map(|what| (key, what)));
         }
         let key = key::log(number, run.position);

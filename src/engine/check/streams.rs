@@ -9,7 +9,7 @@ use super::{Check, FOREIGN, Severity, Shard};
 use crate::engine::collect::{named_by, named_by_all};
 use crate::engine::state::{Base, Cells};
 use crate::engine::walk::{Folder, Folders, Found};
-use crate::engine::{EngineError, REFRESHES, load};
+use crate::engine::{EngineError, REFRESHES, load, read};
 use crate::layout::key;
 use crate::layout::manifest::Manifest;
 use crate::protocol::{Incarnation, StreamName};
@@ -111,7 +111,7 @@ impl Check<'_> {
         let Some(incarnation) = incarnation else { return Ok(Vec::new()) };
         let mut wrong = Vec::new();
         for named in &manifest.chunks {
-            let key = key::chunk(name, incarnation, named.nonce);
+            let key = read::chunk_key(name, incarnation, named.nonce, named.foreign.as_ref())?;
             if let Some(what) = self.chunk(&key, named.len, Some(named)).await? {
                 wrong.push((key, what));
             }

@@ -22,19 +22,19 @@ use std::collections::{BTreeMap, HashSet};
 
 use futures::lock::Mutex;
 use futures::{StreamExt, TryStreamExt};
-use tokio::sync::oneshot;
 
 use super::access::ask;
 use super::context::Context;
 use super::handle::Message;
 use super::load;
-use super::state::{Base, Committed};
+use super::state::Committed;
 use super::walk::{Folder, Folders, Found, Pages};
 use super::{Engine, EngineError, no_answer};
 use crate::layout::Damaged;
 use crate::layout::checkpoint::Nonce;
 use crate::layout::key::{self, Key};
 use crate::layout::manifest::Manifest;
+use crate::protocol::fork::ForkId;
 use crate::protocol::stream::Command;
 use crate::protocol::{Stream, StreamName};
 use crate::store::{Listed, StoreTime, Version};
@@ -60,6 +60,8 @@ pub struct Collected {
     pub chunks: u64,
     /// Streams whose time is over.
     pub expired: u64,
+    /// References to forks that do not exist.
+    pub references: u64,
     /// Log objects below the checkpoint.
     pub entries: u64,
     /// What a start-up probe left behind.
@@ -159,6 +161,7 @@ impl Round<'_> {
                 return Err(damaged(&folder, format!("it is the manifest of stream {own}")));
             }
             self.expire(&own, &manifest, &folder).await?;
+            self.drop_dangling(&own, &manifest, &folder).await?;
             name = Some(own);
         }
         unnamed.retain(|chunk| self.is_old(self.now(), chunk.modified));
@@ -194,7 +197,7 @@ impl Round<'_> {
     async fn expire(&self, name: &StreamName, manifest: &Manifest, folder: &Folder) -> Result<(), EngineError> {
         let Some(facts) = manifest.stream.clone() else { return Ok(()) };
         let stream = Stream::try_from(facts).map_err(|Damaged(what)| damaged(folder, what))?;
-        if stream.is_alive(self.engine.now()) {
+        if stream.is_alive(self.engine.now()) || stream.is_gone {
             return Ok(());
         }
         if self.remove {
@@ -207,7 +210,7 @@ impl Round<'_> {
         }
         if self.remove {
             // Its chunks go with it.
-            self.reseal(name).await?;
+            self.engine.reseal(name).await?;
         }
         let bytes = folder.chunks.iter().map(|chunk| chunk.size).sum();
         let garbage = Garbage { key: key::manifest(name), bytes, why: "the stream's time is over" };
@@ -215,6 +218,38 @@ impl Round<'_> {
         let mut sum = self.collected.lock().await;
         (sum.expired, sum.bytes) = (sum.expired + 1, sum.bytes + bytes);
         Ok(())
+    }
+
+    /// Drops references of forks that did not come to be, or whose end was not heard of. A fork that is about to be
+    /// created is refused if its reference is older than half of the grace period.
+    async fn drop_dangling(&self, name: &StreamName, manifest: &Manifest, folder: &Folder) -> Result<(), EngineError> {
+        let Some(facts) = manifest.stream.clone() else { return Ok(()) };
+        let source = Stream::try_from(facts).map_err(|Damaged(what)| damaged(folder, what))?;
+        for (fork, reference) in source.forks.iter() {
+            let since = StoreTime(reference.since);
+            if self.now().since(since) <= self.context().settings.grace * 2 || self.exists(fork).await? {
+                continue;
+            }
+            if self.remove {
+                let (number, _) = self.engine.shard(&fork.name);
+                let fence = self.fence(number).await?;
+                if fence.since(since) <= self.context().settings.grace * 2 || self.exists(fork).await? {
+                    continue;
+                }
+                let drop = Command::DropFork { source: source.incarnation, fork: fork.clone() };
+                self.engine.submit(name, drop, None, None).await?;
+            }
+            let why = "a fork that it is kept for does not exist";
+            (self.tell)(&Garbage { key: key::manifest(name), bytes: 0, why });
+            self.collected.lock().await.references += 1;
+        }
+        Ok(())
+    }
+
+    async fn exists(&self, fork: &ForkId) -> Result<bool, EngineError> {
+        let cell = self.engine.cell(&fork.name, false).await?;
+        let committed = cell.lock();
+        Ok(committed.stream.as_ref().is_some_and(|stream| stream.incarnation == fork.incarnation))
     }
 
     /// Those of `chunks` that nothing names and nothing will name.
@@ -230,7 +265,7 @@ impl Round<'_> {
         if !is_heard_of(&cell.lock()) {
             return Ok(chunks);
         }
-        let base = self.reseal(name).await?;
+        let base = self.engine.reseal(name).await?;
         let mut named = base.manifest.as_deref().map(named_by).unwrap_or_default();
         named.extend(named_by_all(&self.engine.cell(name, true).await?.lock()));
         chunks.retain(|chunk| !named.contains(&(chunk.incarnation, chunk.nonce)));
@@ -261,14 +296,6 @@ impl Round<'_> {
         let formed_at = ask(shard, Message::Fence, self.engine.patience()).await.map_err(|_| no_answer())?;
         fences.insert(number, formed_at);
         Ok(formed_at)
-    }
-
-    async fn reseal(&self, name: &StreamName) -> Result<Base, EngineError> {
-        let (_, shard) = self.engine.shard(name);
-        // The shard needs the manifest for it.
-        drop(self.engine.cell(name, true).await?);
-        let reseal = |reply: oneshot::Sender<Base>| Message::Reseal { name: name.clone(), reply };
-        ask(shard, reseal, self.engine.patience()).await.map_err(|_| no_answer())
     }
 
     async fn remove(&self, garbage: Garbage, count: fn(&mut Collected) -> &mut u64) -> Result<(), EngineError> {
@@ -304,7 +331,8 @@ fn is_heard_of(committed: &Committed) -> bool {
 /// Incarnations and nonces of the chunks that a manifest names.
 pub(super) fn named_by(manifest: &Manifest) -> HashSet<(u64, u128)> {
     let Some(facts) = &manifest.stream else { return HashSet::new() };
-    manifest.chunks.iter().map(|chunk| (facts.incarnation, chunk.nonce)).collect()
+    let own = manifest.chunks.iter().filter(|chunk| chunk.foreign.is_none());
+    own.map(|chunk| (facts.incarnation, chunk.nonce)).collect()
 }
 
 /// And of all that is known of a stream.
@@ -312,7 +340,7 @@ pub(super) fn named_by_all(committed: &Committed) -> HashSet<(u64, u128)> {
     let manifest = committed.base.as_ref().and_then(|base| base.manifest.as_deref());
     let mut named = manifest.map(named_by).unwrap_or_default();
     if let Some(stream) = &committed.stream {
-        let uploaded = committed.runs.iter().filter_map(|run| run.nonce);
+        let uploaded = committed.runs.iter().filter(|run| run.foreign.is_none()).filter_map(|run| run.nonce);
         named.extend(uploaded.map(|Nonce(nonce)| (stream.incarnation.get(), nonce)));
     }
     named

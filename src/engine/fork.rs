@@ -1,0 +1,292 @@
+//! Forking: a new stream that names the chunks of another one.
+//!
+//! In this order, so that nothing is deleted that a fork needs, whoever dies in between:
+//!
+//! 1. The source's log takes in a *reference*: bytes before the fork's position are needed.
+//! 2. The source is sealed. Its manifest names all those bytes, and whoever seals it next has read of the reference, and
+//!    neither merges nor deletes what it covers.
+//! 3. The fork's log takes in the fork, which names the source's chunks and has a copy of what is in the manifest itself.
+//!
+//! A fork that is gone tells its source before its manifest forgets where it came from. A reference of which nothing came
+//! is dropped by the collector.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use tokio::sync::oneshot;
+
+use super::access::ask;
+use super::context::Context;
+use super::error::{no_answer, stopping};
+use super::handle::Message;
+use super::read;
+use super::state::Base;
+use super::submit::{Refusal, needs_outcome};
+use super::{Admission, Engine, EngineError};
+use crate::layout::checkpoint::Release;
+use crate::layout::manifest::{ChunkRef, Inline, Manifest};
+use crate::layout::{Damaged, chunk, facts, key};
+use crate::protocol::fork::{self, ForkId, ForkRequest, Origin};
+use crate::protocol::stream::{self, AddFork, Body, Branch, Command, Create, Data, Inherited, Outcome};
+use crate::protocol::{Rejection, Stream, StreamName, page};
+use crate::store::StoreTime;
+
+/// Attempts to seal a stream that is being sealed, and the pause between them.
+const SEAL_ATTEMPTS: u32 = 40;
+const SEAL_PAUSE: Duration = Duration::from_millis(25);
+
+impl Engine {
+    /// PUT with `Stream-Forked-From`: makes the fork, or finds that it exists as it was asked for.
+    pub async fn fork(
+        &self,
+        name: &StreamName,
+        request: ForkRequest,
+        mut body: Body,
+        admission: Admission,
+    ) -> Result<Outcome, EngineError> {
+        match self.stat(name).await {
+            Ok(there) => {
+                request.is_met_by(&there)?;
+                return Ok(stream::found(&there));
+            }
+            Err(EngineError::Rejected(Rejection::NotFound)) => {}
+            Err(EngineError::Rejected(Rejection::Gone)) => {
+                return Err(Rejection::Exists { what: "stream, deleted but kept for its forks" }.into());
+            }
+            Err(error) => return Err(error),
+        }
+        let id = ForkId { name: name.clone(), incarnation: self.new_incarnation() };
+        let prepared_at = self.0.context.store.last_seen();
+        let position = self.reserve(&id, &request).await?;
+        let made = async {
+            let source = self.reseal(&request.source).await?;
+            let branch = self.branch(&request, &source, position, prepared_at)?;
+            let (stream, branch) = branch;
+            let uploaded = self.upload_if_large(name, id.incarnation, &mut body).await?;
+            let create = Create {
+                incarnation: id.incarnation,
+                content_type: stream.content_type.clone(),
+                lifetime: request.lifetime.unwrap_or(stream.lifetime),
+                closed: request.closed,
+                body,
+                fork: Some(branch),
+            };
+            let outcome = self.submit(name, Command::Create(create), uploaded, Some(admission)).await;
+            let is_used = matches!(&outcome, Ok(Some(outcome)) if outcome.fresh);
+            self.discard_if_unused(name, uploaded, is_used, &outcome);
+            outcome
+        };
+        let outcome = made.await;
+        let is_open = matches!(&outcome, Err(Refusal::Error(EngineError::Unconfirmed { .. })));
+        let is_used = matches!(&outcome, Ok(Some(outcome)) if outcome.fresh);
+        if !is_used && !is_open {
+            self.give_up(&request.source, id).await;
+        }
+        needs_outcome(outcome?)
+    }
+
+    /// The stream that is to be forked.
+    pub async fn source(&self, name: &StreamName) -> Result<Arc<Stream>, EngineError> {
+        self.stat(name).await.map_err(of_source)
+    }
+
+    /// Step 1. Returns where the fork branches off.
+    async fn reserve(&self, id: &ForkId, request: &ForkRequest) -> Result<u64, EngineError> {
+        let beyond = self.beyond(request).await?;
+        let add = AddFork {
+            fork: id.clone(),
+            offset: request.requested.offset,
+            beyond,
+            content_type: request.content_type.clone(),
+        };
+        let added = self.submit(&request.source, Command::AddFork(add), None, None).await;
+        Ok(needs_outcome(added?)?.tail.position)
+    }
+
+    /// Nothing came of a fork whose reference is in the source's log. If this does not get there, the collector will.
+    async fn give_up(&self, source: &StreamName, fork: ForkId) {
+        let Ok(there) = self.cell(source, false).await else { return };
+        let incarnation = there.lock().stream.as_ref().map(|stream| stream.incarnation);
+        if let Some(source_incarnation) = incarnation {
+            self.submit_quietly(source, Command::DropFork { source: source_incarnation, fork });
+        }
+    }
+
+    /// Seals a stream with all that its log has of it, now. Returns its manifest.
+    pub(super) async fn reseal(&self, name: &StreamName) -> Result<Base, EngineError> {
+        let (_, shard) = self.shard(name);
+        for _ in 0..SEAL_ATTEMPTS {
+            // The shard needs the manifest for it.
+            drop(self.cell(name, true).await?);
+            let reseal = |reply: oneshot::Sender<Base>| Message::Reseal { name: name.clone(), reply };
+            if let Ok(base) = ask(shard, reseal, self.patience()).await {
+                return Ok(base);
+            }
+            // It was being sealed, or someone else's manifest came first.
+            tokio::time::sleep(SEAL_PAUSE).await;
+        }
+        Err(no_answer())
+    }
+
+    /// Step 3, prepared: the source as it was sealed, and what the fork has of it.
+    fn branch(
+        &self,
+        request: &ForkRequest,
+        source: &Base,
+        position: u64,
+        prepared_at: StoreTime,
+    ) -> Result<(Stream, Branch), EngineError> {
+        let (stream, manifest) = sealed(&request.source, source)?;
+        let origin = Origin {
+            source: ForkId { name: request.source.clone(), incarnation: stream.incarnation },
+            requested: request.requested,
+            lineage: fork::lineage(&stream, position),
+        };
+        let clip = Clip { owner: origin.source.clone(), position, page_bytes: self.0.context.page_bytes };
+        let damaged = |error: Damaged| EngineError::Damaged { key: key::manifest(&request.source), what: error.0 };
+        let inherited = clip.chunks(&manifest.chunks).map_err(damaged)?;
+        let branch = Branch {
+            request: request.clone(),
+            origin: Arc::new(origin),
+            inherited: inherited.into(),
+            rest: manifest.inline.as_ref().map(|inline| clip.inline(inline)).unwrap_or_default(),
+            prepared_at: prepared_at.0,
+        };
+        Ok((stream, branch))
+    }
+
+    /// How many bytes `Stream-Fork-Sub-Offset` is past `Stream-Fork-Offset`.
+    async fn beyond(&self, request: &ForkRequest) -> Result<u64, EngineError> {
+        let sub_offset = request.requested.sub_offset;
+        if sub_offset == 0 {
+            return Ok(0);
+        }
+        let too_far = || Rejection::ForkOffset { what: "Stream-Fork-Sub-Offset is past the next message" };
+        let offset = request.requested.offset.ok_or_else(too_far)?;
+        let source = self.source(&request.source).await?;
+        let start = fork::position(&source, Some(offset))?;
+        let base = self.reseal(&request.source).await?;
+        let (_, manifest) = sealed(&request.source, &base)?;
+        let is_json = source.content_type.is_json();
+        let wanted = if is_json { usize::try_from(sub_offset).unwrap_or(usize::MAX) } else { 1 };
+        let ends = self.ends_after(&request.source, &manifest, start, wanted).await?;
+        let last = ends.last().copied().filter(|_| ends.len() == wanted).ok_or_else(too_far)?;
+        match is_json {
+            true => Ok(last - start),
+            false if start.saturating_add(sub_offset) <= last => Ok(sub_offset),
+            false => Err(too_far().into()),
+        }
+    }
+
+    /// Where the next messages after `start` end, up to `wanted` of them.
+    async fn ends_after(
+        &self,
+        name: &StreamName,
+        manifest: &Manifest,
+        start: u64,
+        wanted: usize,
+    ) -> Result<Vec<u64>, EngineError> {
+        let mut found = Vec::new();
+        let stream = manifest.stream.as_ref().map(|facts| facts.incarnation).unwrap_or_default();
+        for named in manifest.chunks.iter().filter(|chunk| chunk.end() > start) {
+            if found.len() >= wanted {
+                return Ok(found);
+            }
+            let owner = facts::fork_id(name.as_str(), stream)
+                .map_err(|error| EngineError::Damaged { key: key::manifest(name), what: error.0 })?;
+            let key = read::chunk_key(name, owner.incarnation, named.nonce, named.foreign.as_ref())?;
+            let whole = named.foreign.as_ref().map_or(named.len, |foreign| foreign.whole);
+            let at = chunk::index_start(whole);
+            let index = self.0.context.store.get_range(&key, at..at + chunk::LONGEST_INDEX).await?.value;
+            let index = index.ok_or_else(|| EngineError::Damaged { key: key.clone(), what: "it is missing".into() })?;
+            let ends = chunk::decode_index(&index, whole);
+            let ends = ends.map_err(|error| EngineError::Damaged { key, what: error.0 })?;
+            let ends = ends.into_iter().map(|end| (named.start + u64::from(end)).min(named.end()));
+            found.extend(ends.filter(|end| *end > start).take(wanted - found.len()));
+            found.dedup();
+        }
+        if let Some(inline) = &manifest.inline {
+            let ends = inline.ends.iter().map(|end| inline.start + u64::from(*end));
+            found.extend(ends.filter(|end| *end > start).take(wanted.saturating_sub(found.len())));
+        }
+        Ok(found)
+    }
+}
+
+/// What is wrong with the source of a fork, instead of with the fork.
+fn of_source(error: EngineError) -> EngineError {
+    match error {
+        EngineError::Rejected(Rejection::NotFound) => Rejection::NoSource.into(),
+        EngineError::Rejected(Rejection::Gone) => Rejection::SourceGone.into(),
+        error => error,
+    }
+}
+
+fn sealed(name: &StreamName, base: &Base) -> Result<(Stream, Arc<Manifest>), EngineError> {
+    let manifest = base.manifest.clone().ok_or(Rejection::NoSource)?;
+    let facts = manifest.stream.clone().ok_or(Rejection::NoSource)?;
+    let stream = Stream::try_from(facts);
+    let stream = stream.map_err(|error| EngineError::Damaged { key: key::manifest(name), what: error.0 })?;
+    Ok((stream, manifest))
+}
+
+/// What of a source's manifest lies before a position.
+struct Clip {
+    owner: ForkId,
+    position: u64,
+    page_bytes: u64,
+}
+
+impl Clip {
+    fn chunks(&self, chunks: &[ChunkRef]) -> Result<Vec<Inherited>, Damaged> {
+        let before = chunks.iter().take_while(|chunk| chunk.start < self.position);
+        before.map(|chunk| self.chunk(chunk)).collect()
+    }
+
+    fn chunk(&self, chunk: &ChunkRef) -> Result<Inherited, Damaged> {
+        let end = chunk.end().min(self.position);
+        let owner = chunk.foreign.as_ref().map_or(Ok(self.owner.clone()), |foreign| foreign.owner())?;
+        let mut page_ends = Vec::new();
+        let mut at = chunk.start;
+        while let Some(page_end) = chunk.page_end_after(at, self.page_bytes).filter(|page_end| *page_end <= end) {
+            page_ends.push(page_end);
+            at = page_end;
+        }
+        // Where the fork branches off, a message ends, and so may a page.
+        if end == self.position && at < end && page::target(at, self.page_bytes) <= end {
+            page_ends.push(end);
+        }
+        Ok(Inherited {
+            owner,
+            start: chunk.start,
+            len: end - chunk.start,
+            at: chunk.at,
+            nonce: chunk.nonce,
+            whole: chunk.foreign.as_ref().map_or(chunk.len, |foreign| foreign.whole),
+            page_ends,
+        })
+    }
+
+    fn inline(&self, inline: &Inline) -> Body {
+        let len = self.position.saturating_sub(inline.start).min(inline.data.len() as u64) as usize;
+        let mut ends: Vec<u32> = inline.ends.iter().copied().filter(|end| *end as usize <= len).collect();
+        if len > ends.last().map_or(0, |end| *end as usize) {
+            ends.push(len as u32);
+        }
+        Body { data: Data::Inline(Bytes::copy_from_slice(&inline.data[..len])), ends }
+    }
+}
+
+/// Tells the sources of forks that are gone.
+pub(super) async fn release(context: &Context, name: &StreamName, releases: &[Release]) -> Result<(), EngineError> {
+    for release in releases {
+        let engine = context.engine.get().and_then(std::sync::Weak::upgrade).map(Engine).ok_or_else(stopping)?;
+        let damaged = |error: Damaged| EngineError::Damaged { key: key::manifest(name), what: error.0 };
+        let source = facts::fork_id(&release.source, release.source_incarnation).map_err(damaged)?;
+        let fork = facts::fork_id(name.as_str(), release.incarnation).map_err(damaged)?;
+        let drop = Command::DropFork { source: source.incarnation, fork };
+        engine.submit(&source.name, drop, None, None).await?;
+    }
+    Ok(())
+}
