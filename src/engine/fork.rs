@@ -290,3 +290,7 @@ pub(super) async fn release(context: &Context, name: &StreamName, releases: &[Re
     }
     Ok(())
 }
+
+#[cfg(test)]
+#[path = "fork_tests.rs"]
+mod tests;

@@ -146,7 +146,7 @@ pub fn ends_of(messages: &[Bytes]) -> Vec<u32> {
     ends(&messages.iter().map(|message| message.len() as u32).collect::<Vec<_>>())
 }
 
-fn facts(tail: u64) -> impl Strategy<Value = Facts> + Clone {
+fn facts(tail: u64) -> BoxedStrategy<Facts> {
     let lifetime = prop_oneof![
         Just((None, None)),
         (0u64..1 << 40).prop_map(|ttl| (Some(ttl), None)),
@@ -161,26 +161,31 @@ fn facts(tail: u64) -> impl Strategy<Value = Facts> + Clone {
                 forks.into_iter().map(|((name, of), (at, since))| (name.as_str().to_owned(), of.get(), at, since));
             listed.collect::<Vec<_>>()
         });
-    let forking = (of(origin(tail)), forks, any::<bool>());
-    (incarnation(), content_type(), lifetime, times, closed, of("[a-z]{1,4}"), producers, forking).prop_map(
-        move |(incarnation, content_type, lifetime, times, closed, last_seq, producers, (origin, forks, gone))| Facts {
-            incarnation: incarnation.get(),
-            content_type: content_type.as_str().to_owned(),
-            ttl_seconds: lifetime.0,
-            expires_at: lifetime.1,
-            created_at: times.0,
-            touched_at: times.1,
-            tail,
-            tail_at: times.2,
-            closed: closed.is_some(),
-            closed_by: closed.flatten().map(|by| (by.id, by.epoch, by.seq)),
-            last_seq,
-            producers: BTreeMap::from_iter(producers),
-            origin,
-            forks,
-            gone,
-        },
-    )
+    // Boxed, or the strategies take more stack than a test's thread has.
+    let forking = (of(origin(tail)), forks, any::<bool>()).boxed();
+    (incarnation(), content_type(), lifetime, times, closed, of("[a-z]{1,4}"), producers, forking)
+        .prop_map(
+            move |(incarnation, content_type, lifetime, times, closed, last_seq, producers, (origin, forks, gone))| {
+                Facts {
+                    incarnation: incarnation.get(),
+                    content_type: content_type.as_str().to_owned(),
+                    ttl_seconds: lifetime.0,
+                    expires_at: lifetime.1,
+                    created_at: times.0,
+                    touched_at: times.1,
+                    tail,
+                    tail_at: times.2,
+                    closed: closed.is_some(),
+                    closed_by: closed.flatten().map(|by| (by.id, by.epoch, by.seq)),
+                    last_seq,
+                    producers: BTreeMap::from_iter(producers),
+                    origin,
+                    forks,
+                    gone,
+                }
+            },
+        )
+        .boxed()
 }
 
 /// Of a stream with `tail` bytes.
