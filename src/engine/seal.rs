@@ -52,13 +52,15 @@ pub(super) enum Sealed {
 }
 
 impl Plan {
-    /// `None` if the manifest has not been read.
-    pub fn new(shard: u32, name: &StreamName, log_position: u64, committed: &Committed) -> Option<Plan> {
+    /// From what is known of a log that was read up to `read_to`. `None` if the manifest has not been read.
+    pub fn new(shard: u32, name: &StreamName, read_to: u64, committed: &Committed) -> Option<Plan> {
+        let base = committed.base.clone()?;
         Some(Plan {
             shard,
             name: name.clone(),
-            log_position,
-            base: committed.base.clone()?,
+            // Another replica's manifest may be ahead of this one's reading; then so is what is known of the stream.
+            log_position: read_to.max(base.log_position()),
+            base,
             stream: committed.stream.clone(),
             runs: committed.runs.iter().cloned().collect(),
             page_ends: committed.page_ends.iter().copied().collect(),

@@ -109,3 +109,26 @@ fn chunks_of_a_long_stream_grow_whatever_it_is_sealed_in() {
         assert!(chunks.iter().all(|chunk| *chunk < 160 << 20), "a chunk of {:?}", chunks.iter().max());
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_is_behind_does_not_take_a_manifest_back() {
+    // It did, when it wrote the manifest of a stream anew without having read as much of the log as the one who had
+    // written it: the records in between would have been folded twice.
+    let bucket: Arc<dyn Store> = Arc::new(MemoryStore::new(Clock::tokio(1_800_000_000_000)));
+    let context = context(Arc::clone(&bucket), 2);
+    let created = Effect::Created {
+        incarnation: incarnation(),
+        content_type: ContentType::default(),
+        lifetime: Lifetime::Forever,
+    };
+    let mut committed = Committed::default();
+    write(&*bucket, &mut committed, 1, &[created, appended(0, "first")]).await;
+    committed.base = Some(Base { manifest: None, version: None });
+    let plan = Plan::new(0, &name(), 7, &committed).unwrap_or_else(|| panic!("the manifest is known"));
+    let Ok(Sealed::Written { base, .. }) = seal(&context, &plan).await else { panic!("it was to be written") };
+    let mut behind = Committed::default();
+    assert_eq!(behind.rebase(base, PAGE), Ok(()));
+    let plan = Plan::new(0, &name(), 3, &behind).unwrap_or_else(|| panic!("the manifest is known"));
+    let Ok(Sealed::Written { base, .. }) = seal(&context, &plan).await else { panic!("it was to be written") };
+    assert_eq!(base.log_position(), 7);
+}
