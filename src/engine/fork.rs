@@ -58,7 +58,7 @@ impl Engine {
         }
         let id = ForkId { name: name.clone(), incarnation: self.new_incarnation() };
         let prepared_at = self.0.context.store.last_seen();
-        let position = self.reserve(&id, &request).await?;
+        let position = self.reserve(&id, &request, prepared_at).await?;
         let made = async {
             let source = self.reseal(&request.source).await?;
             let branch = self.branch(&request, &source, position, prepared_at)?;
@@ -92,13 +92,14 @@ impl Engine {
     }
 
     /// Step 1. Returns where the fork branches off.
-    async fn reserve(&self, id: &ForkId, request: &ForkRequest) -> Result<u64, EngineError> {
+    async fn reserve(&self, id: &ForkId, request: &ForkRequest, since: StoreTime) -> Result<u64, EngineError> {
         let beyond = self.beyond(request).await?;
         let add = AddFork {
             fork: id.clone(),
             offset: request.requested.offset,
             beyond,
             content_type: request.content_type.clone(),
+            since: since.0,
         };
         let added = self.submit(&request.source, Command::AddFork(add), None, None).await;
         Ok(needs_outcome(added?)?.tail.position)

@@ -218,7 +218,7 @@ async fn a_reference_that_nothing_came_of_is_dropped_by_the_collector() {
     source(&world, &parent).await;
     // As a replica leaves it that is killed between the two logs.
     let id = ForkId { name: child.clone(), incarnation: world.engine.new_incarnation() };
-    let reserved = world.engine.reserve(&id, &at_tail(&parent)).await;
+    let reserved = world.engine.reserve(&id, &at_tail(&parent), world.store.last_seen()).await;
     assert!(reserved.is_ok(), "{reserved:?}");
     world.delete(&parent).await;
     seconds(100).await;
@@ -253,7 +253,8 @@ async fn a_fork_that_was_prepared_long_ago_does_not_come_to_be() {
     source(&world, &parent).await;
     let id = ForkId { name: child.clone(), incarnation: world.engine.new_incarnation() };
     let prepared_at = world.store.last_seen();
-    let position = world.engine.reserve(&id, &at_tail(&parent)).await.unwrap_or_else(|e| panic!("{e}"));
+    let position =
+        world.engine.reserve(&id, &at_tail(&parent), world.store.last_seen()).await.unwrap_or_else(|e| panic!("{e}"));
     for (pause, is_taken) in [(31, false), (0, true)] {
         seconds(pause).await;
         let base = world.engine.reseal(&parent).await.unwrap_or_else(|e| panic!("{e}"));

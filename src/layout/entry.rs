@@ -152,11 +152,12 @@ fn encode_effect(out: &mut Writer, effect: &Effect, data_offset: u32) {
             out.u8(tag::TOUCHED);
             out.varint(incarnation.get());
         }
-        Effect::ForkAdded { incarnation, fork, position } => {
+        Effect::ForkAdded { incarnation, fork, position, since } => {
             out.u8(tag::FORK_ADDED);
             out.varint(incarnation.get());
             forks::encode_id(out, fork);
             out.varint(*position);
+            out.varint(*since);
         }
         Effect::ForkDropped { incarnation, fork } => {
             out.u8(tag::FORK_DROPPED);
@@ -271,7 +272,7 @@ fn decode_record(input: &mut Reader, object: &Bytes, data_start: usize, covered:
         tag::FORKED => Effect::Forked(forks::decode(decode_created(input)?, input)?),
         tag::FORK_ADDED => {
             let (incarnation, fork) = (incarnation(input)?, forks::decode_id(input)?);
-            Effect::ForkAdded { incarnation, fork, position: input.varint()? }
+            Effect::ForkAdded { incarnation, fork, position: input.varint()?, since: input.varint()? }
         }
         tag::FORK_DROPPED => Effect::ForkDropped { incarnation: incarnation(input)?, fork: forks::decode_id(input)? },
         tag::APPENDED => {

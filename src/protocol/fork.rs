@@ -15,6 +15,7 @@ pub struct ForkId {
 pub struct Reference {
     /// Where it branches off: bytes before are needed for as long as the fork lives.
     pub position: u64,
+    /// When the fork was prepared, by the store's clock.
     pub since: Millis,
 }
 

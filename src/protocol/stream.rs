@@ -118,6 +118,8 @@ pub struct AddFork {
     /// How far past that.
     pub beyond: u64,
     pub content_type: Option<ContentType>,
+    /// When it was prepared, by the store's clock.
+    pub since: Millis,
 }
 
 /// PUT.
@@ -227,6 +229,8 @@ pub enum Effect {
         incarnation: Incarnation,
         fork: ForkId,
         position: u64,
+        /// By the store's clock.
+        since: Millis,
     },
     /// If the stream is deleted and this was the last fork, it is gone for good.
     ForkDropped {
@@ -372,7 +376,8 @@ fn decide_add_fork(source: Result<&Stream, Rejection>, add: &AddFork) -> Result<
     }
     let mut after = outcome(source, true, None);
     after.tail = source.offset_at(position);
-    let added = Effect::ForkAdded { incarnation: source.incarnation, fork: add.fork.clone(), position };
+    let AddFork { fork, since, .. } = add.clone();
+    let added = Effect::ForkAdded { incarnation: source.incarnation, fork, position, since };
     Ok(Decision { effects: vec![added], outcome: Some(after) })
 }
 
@@ -484,9 +489,9 @@ pub fn fold(stream: Option<Stream>, effect: &Effect, at: Millis) -> Option<Strea
             true => (!stream.forks.is_empty()).then_some(Stream { is_gone: true, ..stream }),
             false => Some(stream),
         }),
-        Effect::ForkAdded { incarnation, fork, position } => stream.map(|mut stream| {
+        Effect::ForkAdded { incarnation, fork, position, since } => stream.map(|mut stream| {
             if stream.incarnation == *incarnation {
-                let reference = Reference { position: *position, since: at };
+                let reference = Reference { position: *position, since: *since };
                 Arc::make_mut(&mut stream.forks).insert(fork.clone(), reference);
             }
             stream

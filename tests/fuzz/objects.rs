@@ -114,8 +114,9 @@ fn effect() -> impl Strategy<Value = Effect> + Clone {
         1 => incarnation().prop_map(|incarnation| Effect::Deleted { incarnation }),
         1 => incarnation().prop_map(|incarnation| Effect::Touched { incarnation }),
         1 => forked(),
-        1 => (incarnation(), fork_id(), POSITIONS)
-            .prop_map(|(incarnation, fork, position)| Effect::ForkAdded { incarnation, fork, position }),
+        1 => (incarnation(), fork_id(), POSITIONS, 0u64..1 << 45).prop_map(|(incarnation, fork, position, since)| {
+            Effect::ForkAdded { incarnation, fork, position, since }
+        }),
         1 => (incarnation(), fork_id()).prop_map(|(incarnation, fork)| Effect::ForkDropped { incarnation, fork }),
     ]
 }
