@@ -71,6 +71,7 @@ impl Engine {
                 closed: request.closed,
                 body,
                 fork: Some(branch),
+                retention: request.retention,
             };
             let outcome = self.submit(name, Command::Create(create), uploaded, Some(admission)).await;
             let is_used = matches!(&outcome, Ok(Some(outcome)) if outcome.fresh);

@@ -11,7 +11,14 @@ use crate::store::Store;
 
 fn at_tail(source: &StreamName) -> ForkRequest {
     let requested = Requested::default();
-    ForkRequest { source: source.clone(), requested, content_type: None, lifetime: None, closed: false }
+    ForkRequest {
+        source: source.clone(),
+        requested,
+        content_type: None,
+        lifetime: None,
+        closed: false,
+        retention: None,
+    }
 }
 
 fn at(source: &StreamName, offset: Offset, sub_offset: u64) -> ForkRequest {
@@ -268,6 +275,7 @@ async fn a_fork_that_was_prepared_long_ago_does_not_come_to_be() {
             closed: false,
             body: body(""),
             fork: Some(branch),
+            retention: None,
         };
         let made = world.engine.submit(&child, Command::Create(create), None, None).await;
         assert_eq!(made.is_ok(), is_taken, "{made:?}");

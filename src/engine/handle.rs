@@ -47,6 +47,11 @@ pub(super) struct Write {
 }
 
 impl Write {
+    /// A command whose outcome nobody waits for.
+    pub fn by_nobody(name: StreamName, command: Command) -> Write {
+        Write { name, command, uploaded: None, ticket: Arc::default(), reply: None, admission: None }
+    }
+
     pub fn answer(self, answer: Answer) {
         if let Some(reply) = self.reply {
             // Nobody waits any more: the client is gone, and that changes nothing.

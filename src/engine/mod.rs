@@ -16,6 +16,7 @@
 //! | [`follow`] | who waits for a stream to change |
 //! | [`upkeep`] | when to seal, when to write a checkpoint |
 //! | [`seal`], [`checkpoint`], [`cas`] | how |
+//! | [`retention`] | which bytes of a stream are not kept any more |
 //! | [`fork`] | a new stream that names the chunks of another one |
 //! | [`collect`], [`walk`] | finding and removing garbage |
 //! | [`check`] | verifying a whole bucket |
@@ -37,6 +38,7 @@ mod log;
 mod open;
 mod pace;
 mod read;
+mod retention;
 mod seal;
 mod shard;
 mod shared;
@@ -225,6 +227,9 @@ impl Engine {
             let parts = {
                 let committed = cell.lock();
                 let current = committed.stream.as_ref().map(|stream| stream.incarnation);
+                if let Some(stream) = committed.stream.as_ref().filter(|stream| page.start < stream.horizon) {
+                    return Err(Rejection::Trimmed { earliest: stream.offset_at(stream.horizon) }.into());
+                }
                 match current {
                     None => return Err(Rejection::NotFound.into()),
                     Some(current) if current != owner.incarnation => return Err(Rejection::Replaced { current }.into()),

@@ -24,13 +24,16 @@ pub(super) fn locate(
     page_bytes: u64,
 ) -> Result<Option<Page>, Rejection> {
     let start = match from {
-        ReadFrom::Start => 0,
+        ReadFrom::Start => stream.horizon,
         ReadFrom::Now => stream.tail,
         ReadFrom::At(offset) if !stream.admits(offset) => {
             return Err(Rejection::Replaced { current: stream.incarnation });
         }
         ReadFrom::At(offset) if offset.position > stream.tail => {
             return Err(Rejection::BeyondTail { tail: stream.tail_offset() });
+        }
+        ReadFrom::At(offset) if offset.position < stream.horizon => {
+            return Err(Rejection::Trimmed { earliest: stream.offset_at(stream.horizon) });
         }
         ReadFrom::At(offset) => offset.position,
     };

@@ -76,7 +76,7 @@ impl Plan {
         if self.stream.as_ref().is_some_and(|stream| stream.incarnation.get() == old) {
             return Vec::new();
         }
-        let own = manifest.chunks.iter().filter(|chunk| chunk.foreign.is_none());
+        let own = manifest.chunks.iter().chain(&manifest.kept).filter(|chunk| chunk.foreign.is_none());
         own.map(|chunk| (old, chunk.nonce)).collect()
     }
 }
@@ -101,7 +101,7 @@ pub(super) async fn seal(context: &Context, plan: &Plan) -> Result<Sealed, Engin
             tracing::debug!(stream = %plan.name, log_position = plan.log_position, tail, "stream sealed");
             delete_chunks(context, &plan.name, &plan.replaced_chunks()).await;
             delete_chunks(context, &plan.name, &plan.garbage).await;
-            delete_chunks(context, &plan.name, &built.merged).await;
+            delete_chunks(context, &plan.name, &built.dropped).await;
             let base = Base { manifest: Some(Arc::new(built.manifest)), version: Some(version) };
             Ok(Sealed::Written { base, garbage: plan.garbage.clone(), releases: plan.releases.clone() })
         }
@@ -136,8 +136,8 @@ struct Built {
     manifest: Manifest,
     /// Chunks that this manifest is the first to name.
     uploaded: Vec<(u64, u128)>,
-    /// Chunks whose bytes are in one of these now.
-    merged: Vec<(u64, u128)>,
+    /// Chunks whose bytes are in one of these now, or not kept any more.
+    dropped: Vec<(u64, u128)>,
 }
 
 async fn build(context: &Context, plan: &Plan) -> Result<Built, Missing> {
@@ -146,9 +146,10 @@ async fn build(context: &Context, plan: &Plan) -> Result<Built, Missing> {
         log_position: plan.log_position,
         stream: plan.stream.as_deref().map(Facts::from),
         chunks: Vec::new(),
+        kept: Vec::new(),
         inline: None,
     };
-    let Some(stream) = &plan.stream else { return Ok(Built { manifest, uploaded: vec![], merged: vec![] }) };
+    let Some(stream) = &plan.stream else { return Ok(Built { manifest, uploaded: vec![], dropped: vec![] }) };
     let mut builder = Builder {
         context,
         plan,
@@ -159,7 +160,7 @@ async fn build(context: &Context, plan: &Plan) -> Result<Built, Missing> {
             is_json: stream.content_type.is_json(),
         },
         open: Open::default(),
-        built: Built { manifest, uploaded: vec![], merged: vec![] },
+        built: Built { manifest, uploaded: vec![], dropped: vec![] },
     };
     builder.run(stream.incarnation).await?;
     let damaged = |error: Damaged| EngineError::Damaged { key: key::manifest(&plan.name), what: error.0 };
@@ -205,6 +206,7 @@ impl Builder<'_> {
         };
         if let Some(base) = self.plan.base.manifest.as_ref().filter(own) {
             self.built.manifest.chunks.clone_from(&base.chunks);
+            self.built.manifest.kept.clone_from(&base.kept);
             if let Some(inline) = &base.inline {
                 self.open.push(inline.start, inline.at, inline.data.clone(), inline.ends.iter().copied());
             }
@@ -226,7 +228,23 @@ impl Builder<'_> {
             let data = Bytes::from(open.pieces.concat());
             self.built.manifest.inline = Some(Inline { start: open.start, data, ends: open.ends, at: open.at });
         }
+        self.let_go();
         self.merge().await
+    }
+
+    /// Leaves out the chunks before the stream's horizon, but for what its forks need.
+    fn let_go(&mut self) {
+        let Some(stream) = &self.plan.stream else { return };
+        let manifest = &mut self.built.manifest;
+        let past = manifest.chunks.partition_point(|chunk| chunk.end() <= stream.horizon);
+        // Its last bytes are never let go.
+        manifest.kept.extend(manifest.chunks.drain(..past));
+        let frozen = stream.frozen();
+        for chunk in manifest.kept.extract_if(.., |chunk| chunk.foreign.is_some() || chunk.start >= frozen) {
+            if chunk.foreign.is_none() {
+                self.built.dropped.push((self.owner.incarnation.get(), chunk.nonce));
+            }
+        }
     }
 
     async fn take_from_log(&mut self, run: &Run) -> Result<(), Missing> {
@@ -278,7 +296,9 @@ impl Builder<'_> {
         let frozen = self.plan.stream.as_ref().map_or(0, |stream| stream.frozen());
         let is_bound = |chunk: &ChunkRef| chunk.foreign.is_some() || chunk.start < frozen;
         let free = chunks.iter().rposition(is_bound).map_or(0, |last| last + 1);
-        let Some(count) = mergeable(&chunks[free..]) else { return Ok(()) };
+        // What is to be let go in pieces must not be in one.
+        let retained = self.plan.stream.as_ref().and_then(|stream| stream.retention.bytes).unwrap_or(u64::MAX);
+        let Some(count) = mergeable(&chunks[free..], retained / 4) else { return Ok(()) };
         // It takes several times its bytes in memory; what is not merged now will be another time.
         let Ok(_turn) = self.context.merging.try_acquire() else { return Ok(()) };
         let last: Vec<ChunkRef> = chunks[chunks.len() - count..].to_vec();
@@ -286,7 +306,7 @@ impl Builder<'_> {
             let whole = read::whole_chunk(self.context, self.owner.name, self.owner.incarnation, old.nonce).await?;
             let data = Bytes::from(whole.blocks.concat());
             self.open.push(old.start, old.at, data, whole.ends.into_iter());
-            self.built.merged.push((self.owner.incarnation.get(), old.nonce));
+            self.built.dropped.push((self.owner.incarnation.get(), old.nonce));
         }
         let keep = self.built.manifest.chunks.len() - count;
         self.built.manifest.chunks.truncate(keep);
@@ -294,14 +314,14 @@ impl Builder<'_> {
     }
 }
 
-/// How many of the last chunks to merge.
-fn mergeable(chunks: &[ChunkRef]) -> Option<usize> {
+/// How many of the last chunks to merge, into one of not much more than `largest` bytes.
+fn mergeable(chunks: &[ChunkRef], largest: u64) -> Option<usize> {
     let reaches = |size: u64| {
         let small = chunks.iter().rev().take_while(|chunk| chunk.len < size / 2);
         let (count, total) = small.fold((0, 0), |(count, total), chunk| (count + 1, total + chunk.len));
         (total >= size).then_some(count)
     };
-    SIZES.iter().rev().find_map(|size| reaches(*size))
+    SIZES.iter().rev().filter(|size| **size <= largest.max(SIZES[0])).find_map(|size| reaches(*size))
 }
 
 /// Uploads a chunk's object under a fresh name.

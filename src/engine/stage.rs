@@ -74,7 +74,12 @@ pub(super) fn weight(command: &Command) -> u64 {
     };
     100 + match command {
         Command::Create(Create { body, .. }) | Command::Append(Append { body, .. }) => of_body(body),
-        Command::Delete | Command::Touch | Command::Expire | Command::AddFork(_) | Command::DropFork { .. } => 0,
+        Command::Delete
+        | Command::Touch
+        | Command::Expire
+        | Command::AddFork(_)
+        | Command::DropFork { .. }
+        | Command::Trim { .. } => 0,
     }
 }
 

@@ -47,6 +47,7 @@ fn manifest_of(committed: &Committed, log_position: u64) -> Base {
         stream: committed.stream.as_deref().map(Facts::from),
         chunks: if len > 0 { vec![chunk] } else { Vec::new() },
         inline: None,
+        kept: Vec::new(),
     };
     Base { manifest: Some(Arc::new(manifest)), version: Some(Version(log_position.to_string())) }
 }

@@ -76,8 +76,7 @@ impl Engine {
     /// For commands whose outcome nobody waits for.
     pub(super) fn submit_quietly(&self, name: &StreamName, command: Command) {
         let (_, shard) = self.shard(name);
-        let (name, ticket) = (name.clone(), Arc::new(Ticket::default()));
-        let write = Write { name, command, uploaded: None, ticket, reply: None, admission: None };
+        let write = Write::by_nobody(name.clone(), command);
         // A full mailbox means that the shard is behind; the next use will do.
         let _ = shard.mailbox.try_send(Message::Write(write));
     }

@@ -50,7 +50,15 @@ impl World {
 
     pub async fn create(&self, name: &StreamName, lifetime: Lifetime) -> Incarnation {
         let incarnation = self.engine.new_incarnation();
-        let create = Create { incarnation, content_type: text(), lifetime, closed: false, body: body(""), fork: None };
+        let create = Create {
+            incarnation,
+            content_type: text(),
+            lifetime,
+            closed: false,
+            body: body(""),
+            fork: None,
+            retention: None,
+        };
         let admission = self.engine.admit(1).unwrap_or_else(|e| panic!("{e}"));
         self.engine.create(name, create, admission).await.unwrap_or_else(|e| panic!("{name}: {e}"));
         incarnation

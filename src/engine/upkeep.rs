@@ -11,12 +11,15 @@ use tokio::time::Instant;
 
 use super::EngineError;
 use super::checkpoint::{self, Held};
+use super::handle::Write;
+use super::retention;
 use super::seal::{self, Plan, Sealed};
 use super::shard::{Event, Shard, Waiting};
 use super::state::{Base, Committed};
 use crate::clock::Millis;
 use crate::layout::key;
-use crate::protocol::StreamName;
+use crate::protocol::stream::Command;
+use crate::protocol::{Retention, Stream, StreamName};
 
 /// Streams that are sealed at a time.
 const SEALS: usize = 16;
@@ -113,6 +116,7 @@ impl Shard {
             return true;
         };
         stream.closed.is_some()
+            || stream.is_gone
             || committed.unsealed_bytes() >= settings.seal_bytes
             || committed.runs.len() >= settings.seal_runs as usize
             || age(now, stream.touched_at.max(since)) >= settings.seal_idle
@@ -127,6 +131,7 @@ impl Shard {
                 if let Some(reply) = asked {
                     let _ = reply.send(base.clone());
                 }
+                self.trim_if_due(&name, &base);
                 match self.view.cells.rebase(&name, base, self.context.page_bytes) {
                     Ok(cell) => {
                         let mut committed = cell.lock();
@@ -145,6 +150,18 @@ impl Shard {
             }
         }
         self.start_seals();
+    }
+
+    /// Lets go of what the stream's retention does not keep.
+    fn trim_if_due(&mut self, name: &StreamName, base: &Base) {
+        let Some(manifest) = &base.manifest else { return };
+        let stream = manifest.stream.clone().and_then(|facts| Stream::try_from(facts).ok());
+        let Some(stream) = stream.filter(|stream| stream.retention != Retention::default()) else { return };
+        let now = self.context.clock.now();
+        if let Some(horizon) = retention::new_horizon(&stream, manifest, now, self.context.page_bytes) {
+            let command = Command::Trim { incarnation: stream.incarnation, horizon };
+            self.enqueue(Write::by_nobody(name.clone(), command));
+        }
     }
 
     /// Another replica seals: read the manifests of streams that it must have sealed by now.

@@ -122,6 +122,10 @@ impl From<Rejection> for Problem {
             Rejection::ProducerGap { expected, received } => problem(conflict, "producer-seq-gap", "Producer-Seq gap")
                 .with(header::PRODUCER_EXPECTED_SEQ, expected)
                 .with(header::PRODUCER_RECEIVED_SEQ, received),
+            Rejection::Trimmed { earliest } => {
+                problem(StatusCode::GONE, "offset-trimmed", "The offset is before what is kept of the stream")
+                    .with(header::EARLIEST_OFFSET, earliest)
+            }
             Rejection::Gone => problem(StatusCode::GONE, "stream-deleted", "Stream was deleted"),
             Rejection::NoSource => problem(StatusCode::NOT_FOUND, "source-not-found", "No such stream to fork"),
             Rejection::SourceGone => problem(conflict, "source-deleted", "The stream to fork was deleted"),

@@ -76,6 +76,9 @@ pub(crate) mod header {
     pub const CLOSED: &str = "stream-closed";
     pub const CURSOR: &str = "stream-cursor";
     pub const TTL: &str = "stream-ttl";
+    pub const RETENTION_BYTES: &str = "stream-retention-bytes";
+    pub const RETENTION_AGE: &str = "stream-retention-age";
+    pub const EARLIEST_OFFSET: &str = "stream-earliest-offset";
     pub const EXPIRES_AT: &str = "stream-expires-at";
     pub const SEQ: &str = "stream-seq";
     pub const SSE_ENCODING: &str = "stream-sse-data-encoding";

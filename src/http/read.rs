@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::http::header::{CACHE_CONTROL, CONTENT_TYPE, ETAG};
-use axum::http::{Response, StatusCode};
+use axum::http::{HeaderMap, Response, StatusCode};
 use bytes::Bytes;
 
 use super::caching::{self, Answer};
@@ -16,7 +16,7 @@ use super::{Api, header, sse};
 use crate::clock::Millis;
 use crate::engine::{Changes, Page, Source};
 use crate::protocol::cursor::hold_boundary;
-use crate::protocol::{Cursor, Offset, ReadFrom, StreamName};
+use crate::protocol::{Cursor, Offset, ReadFrom, Stream, StreamName};
 
 /// HEAD: the stream's present state. Does not count as a use.
 pub async fn head(api: &Api, name: &StreamName) -> Result<Response<Body>, Problem> {
@@ -26,11 +26,25 @@ pub async fn head(api: &Api, name: &StreamName) -> Result<Response<Body>, Proble
     let headers = response.headers_mut();
     describe(headers, &stream.content_type, stream.lifetime);
     put(headers, header::NEXT_OFFSET, &stream.tail_offset().to_string());
+    describe_retention(headers, &stream);
     put(headers, CACHE_CONTROL.as_str(), caching::NO_STORE);
     if stream.closed.is_some() {
         put(headers, header::CLOSED, "true");
     }
     Ok(response)
+}
+
+/// What is kept of a stream, if not all.
+fn describe_retention(headers: &mut HeaderMap, stream: &Stream) {
+    if let Some(bytes) = stream.retention.bytes {
+        put(headers, header::RETENTION_BYTES, &bytes.to_string());
+    }
+    if let Some(seconds) = stream.retention.age_seconds {
+        put(headers, header::RETENTION_AGE, &seconds.to_string());
+    }
+    if stream.horizon > 0 {
+        put(headers, header::EARLIEST_OFFSET, &stream.offset_at(stream.horizon).to_string());
+    }
 }
 
 /// GET, in its three modes.

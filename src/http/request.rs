@@ -11,7 +11,7 @@ use super::header;
 use crate::protocol::fork::{ForkRequest, Requested};
 use crate::protocol::name::RESERVED_SEGMENT;
 use crate::protocol::{
-    ContentType, Cursor, Incarnation, Lifetime, Malformed, Offset, Producer, ReadFrom, StreamName, offset,
+    ContentType, Cursor, Incarnation, Lifetime, Malformed, Offset, Producer, ReadFrom, Retention, StreamName, offset,
 };
 
 /// Streams live below this path.
@@ -137,6 +137,7 @@ pub struct CreateHeaders {
     pub content_type: ContentType,
     pub lifetime: Lifetime,
     pub closed: bool,
+    pub retention: Option<Retention>,
 }
 
 impl CreateHeaders {
@@ -145,8 +146,13 @@ impl CreateHeaders {
             content_type: content_type(headers)?.unwrap_or_default(),
             lifetime: Lifetime::from_headers(single(headers, header::TTL)?, single(headers, header::EXPIRES_AT)?)?,
             closed: closed(headers),
+            retention: retention(headers)?,
         })
     }
+}
+
+fn retention(headers: &HeaderMap) -> Result<Option<Retention>, Malformed> {
+    Retention::from_headers(single(headers, header::RETENTION_BYTES)?, single(headers, header::RETENTION_AGE)?)
 }
 
 impl ForkRequest {
@@ -175,6 +181,7 @@ impl ForkRequest {
             content_type: content_type(headers)?,
             lifetime: Some(lifetime).filter(|lifetime| *lifetime != Lifetime::Forever),
             closed: closed(headers),
+            retention: retention(headers)?,
         }))
     }
 }

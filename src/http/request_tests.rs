@@ -93,7 +93,8 @@ fn a_header_of_the_protocol_comes_once() {
 
 #[test]
 fn a_create_without_headers_is_an_open_binary_stream_for_ever() {
-    let default = CreateHeaders { content_type: ContentType::default(), lifetime: Lifetime::Forever, closed: false };
+    let content_type = ContentType::default();
+    let default = CreateHeaders { content_type, lifetime: Lifetime::Forever, closed: false, retention: None };
     assert_eq!(CreateHeaders::parse(&HeaderMap::new()), Ok(default));
     assert!(CreateHeaders::parse(&headers(&[("content-type", "nonsense")])).is_err());
     assert!(CreateHeaders::parse(&headers(&[("stream-ttl", "+1")])).is_err());

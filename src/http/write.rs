@@ -18,11 +18,11 @@ pub async fn create(api: &Api, name: &StreamName, request: Request<HttpBody>) ->
     let outcome = match ForkRequest::parse(&parts.headers)? {
         Some(request) => fork(api, name, request, body).await?,
         None => {
-            let CreateHeaders { content_type, lifetime, closed } = CreateHeaders::parse(&parts.headers)?;
+            let CreateHeaders { content_type, lifetime, closed, retention } = CreateHeaders::parse(&parts.headers)?;
             let received = body::receive(api, body).await?;
             let (body, admission) = received.into_stored(api, &content_type).await?;
             let incarnation = api.engine.new_incarnation();
-            let create = Create { incarnation, content_type, lifetime, closed, body, fork: None };
+            let create = Create { incarnation, content_type, lifetime, closed, body, fork: None, retention };
             api.engine.create(name, create, admission).await?
         }
     };

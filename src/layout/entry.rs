@@ -20,7 +20,7 @@ use super::codec::{Reader, Writer};
 use crate::clock::Millis;
 use crate::protocol::lifetime::Lifetime;
 use crate::protocol::stream::{Appended, Body, Data, Effect};
-use crate::protocol::{ContentType, Incarnation, Producer, StreamName, offset};
+use crate::protocol::{ContentType, Incarnation, Producer, Retention, StreamName, offset};
 
 const MAGIC: &[u8; 4] = b"HWLE";
 const VERSION: u8 = 1;
@@ -65,6 +65,8 @@ mod tag {
     pub const APPENDED: u8 = 2;
     pub const DELETED: u8 = 3;
     pub const TOUCHED: u8 = 4;
+    pub const RETENTION_SET: u8 = 5;
+    pub const TRIMMED: u8 = 6;
     pub const FORKED: u8 = 16;
     pub const FORK_ADDED: u8 = 17;
     pub const FORK_DROPPED: u8 = 18;
@@ -151,6 +153,18 @@ fn encode_effect(out: &mut Writer, effect: &Effect, data_offset: u32) {
         Effect::Touched { incarnation } => {
             out.u8(tag::TOUCHED);
             out.varint(incarnation.get());
+        }
+        Effect::RetentionSet { incarnation, retention } => {
+            out.u8(tag::RETENTION_SET);
+            out.varint(incarnation.get());
+            // Zero: unlimited.
+            out.varint(retention.bytes.unwrap_or(0));
+            out.varint(retention.age_seconds.unwrap_or(0));
+        }
+        Effect::Trimmed { incarnation, horizon } => {
+            out.u8(tag::TRIMMED);
+            out.varint(incarnation.get());
+            out.varint(*horizon);
         }
         Effect::ForkAdded { incarnation, fork, position, since } => {
             out.u8(tag::FORK_ADDED);
@@ -269,6 +283,13 @@ fn decode_record(input: &mut Reader, object: &Bytes, data_start: usize, covered:
             let (incarnation, content_type, lifetime) = decode_created(input)?;
             Effect::Created { incarnation, content_type, lifetime }
         }
+        tag::RETENTION_SET => {
+            let incarnation = incarnation(input)?;
+            let mut limit = || Ok(Some(input.varint()?).filter(|limit| *limit > 0));
+            let retention = Retention { bytes: limit()?, age_seconds: limit()? };
+            Effect::RetentionSet { incarnation, retention }
+        }
+        tag::TRIMMED => Effect::Trimmed { incarnation: incarnation(input)?, horizon: input.varint()? },
         tag::FORKED => Effect::Forked(forks::decode(decode_created(input)?, input)?),
         tag::FORK_ADDED => {
             let (incarnation, fork) = (incarnation(input)?, forks::decode_id(input)?);

@@ -10,7 +10,7 @@ use crate::clock::Millis;
 use crate::protocol::fork::{ForkId, Origin, Reference, Requested};
 use crate::protocol::producer::Accepted;
 use crate::protocol::stream::Closed;
-use crate::protocol::{ContentType, Incarnation, Lifetime, Malformed, Producer, Stream, StreamName, offset};
+use crate::protocol::{ContentType, Incarnation, Lifetime, Malformed, Producer, Retention, Stream, StreamName, offset};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
@@ -42,6 +42,18 @@ pub struct Facts {
     /// It was deleted, and is kept for its forks.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub gone: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention_bytes: Option<u64>,
+    /// In seconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub retention_age: Option<u64>,
+    /// Bytes before this position are not kept.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub horizon: u64,
+}
+
+fn is_zero(position: &u64) -> bool {
+    *position == 0
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -125,6 +137,9 @@ impl From<&Stream> for Facts {
                 .map(|(fork, held)| (fork.name.as_str().to_owned(), fork.incarnation.get(), held.position, held.since))
                 .collect(),
             gone: stream.is_gone,
+            retention_bytes: stream.retention.bytes,
+            retention_age: stream.retention.age_seconds,
+            horizon: stream.horizon,
         }
     }
 }
@@ -157,7 +172,12 @@ impl TryFrom<Facts> for Stream {
         if origin.as_ref().is_some_and(|origin| origin.position() > facts.tail) {
             return Err(Damaged::new("a fork is shorter than what it inherited"));
         }
+        if facts.horizon > facts.tail {
+            return Err(Damaged::new("a stream starts after its end"));
+        }
         Ok(Stream {
+            retention: Retention { bytes: facts.retention_bytes, age_seconds: facts.retention_age },
+            horizon: facts.horizon,
             origin: origin.map(Arc::new),
             forks: Arc::new(forks.collect::<Result<_, Damaged>>()?),
             is_gone: facts.gone,

@@ -25,6 +25,9 @@ pub struct Manifest {
     /// Sealed runs, in order, without gaps.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub chunks: Vec<ChunkRef>,
+    /// Chunks before the stream's horizon, which its forks still need.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub kept: Vec<ChunkRef>,
     /// Bytes after the chunks, too few for a chunk of their own.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub inline: Option<Inline>,
@@ -45,7 +48,12 @@ impl Document for Manifest {
     /// Its parts are the whole stream: from its start to its end, without gaps.
     fn check(&self) -> Result<(), Damaged> {
         StreamName::new(&self.name).map_err(|error| Damaged::new(error.what))?;
-        let mut at = 0;
+        let horizon = self.stream.as_ref().map_or(0, |facts| facts.horizon);
+        let first = self.chunks.first().map_or(0, |chunk| chunk.start);
+        if first > horizon {
+            return Err(Damaged::new(format!("it has bytes from {first} on of a stream that starts at {horizon}")));
+        }
+        let mut at = first;
         for chunk in &self.chunks {
             let end = chunk.start.checked_add(chunk.len).filter(|end| chunk.start == at && *end > at);
             at = end.ok_or_else(|| Damaged::new(format!("after {at} bytes it has a chunk of others")))?;
@@ -208,8 +216,12 @@ mod tests {
                 origin: None,
                 forks: Vec::new(),
                 gone: false,
+                retention_bytes: None,
+                retention_age: None,
+                horizon: 0,
             }),
             chunks: vec![ChunkRef { start: 0, len: 100, nonce: 0xabc, at: 2, overshoots: vec![0, 3], foreign: None }],
+            kept: Vec::new(),
             inline: Some(Inline { start: 100, data: Bytes::from_static(b"hello"), ends: vec![5], at: 3 }),
         }
     }

@@ -1,6 +1,6 @@
 //! Forks (§4.2): what a fork inherits, where it branches off, and when its source is really gone.
 
-use super::{ContentType, Incarnation, Lifetime, Offset, Rejection, Stream, StreamName};
+use super::{ContentType, Incarnation, Lifetime, Offset, Rejection, Retention, Stream, StreamName};
 use crate::clock::Millis;
 
 /// One fork of a stream, named for good: the same path may be forked to again after a deletion.
@@ -62,6 +62,8 @@ pub struct ForkRequest {
     /// Absent: the source's.
     pub lifetime: Option<Lifetime>,
     pub closed: bool,
+    /// A fork's own; it inherits none.
+    pub retention: Option<Retention>,
 }
 
 impl ForkRequest {
@@ -102,6 +104,9 @@ pub fn position(source: &Stream, offset: Option<Offset>) -> Result<u64, Rejectio
     let Some(offset) = offset else { return Ok(source.tail) };
     if offset.position > source.tail {
         return Err(Rejection::BeyondTail { tail: source.tail_offset() });
+    }
+    if offset.position < source.horizon {
+        return Err(Rejection::ForkOffset { what: "Stream-Fork-Offset is before what is kept of the stream" });
     }
     if !source.admits(offset) {
         return Err(Rejection::ForkOffset { what: "Stream-Fork-Offset is of another stream" });

@@ -12,6 +12,7 @@
 //! | [`page`] | where catch-up responses end (§5.6) |
 //! | [`stream`] | what a command does to a stream |
 //! | [`fork`] | what a fork inherits, and when its source is really gone (§4.2) |
+//! | [`retention`] | how much of a stream is kept (an extension) |
 //! | [`rejection`] | every "no", with the facts that its headers need |
 
 pub mod content_type;
@@ -24,6 +25,7 @@ pub mod offset;
 pub mod page;
 pub mod producer;
 pub mod rejection;
+pub mod retention;
 pub mod stream;
 
 pub use content_type::ContentType;
@@ -33,6 +35,7 @@ pub use name::StreamName;
 pub use offset::{Incarnation, Offset, ReadFrom};
 pub use producer::Producer;
 pub use rejection::Rejection;
+pub use retention::Retention;
 pub use stream::Stream;
 
 /// A value from outside that is not of the form the protocol asks for: `what` was wrong with it, in one line.

@@ -10,6 +10,9 @@ pub enum Rejection {
     /// An offset of an earlier stream under the same path.
     #[error("the offset belongs to a stream that was deleted; another one (incarnation {current}) has its path now")]
     Replaced { current: Incarnation },
+    /// An offset before what is kept of the stream.
+    #[error("the offset is before the stream's earliest one ({earliest}): what was there is not kept any more")]
+    Trimmed { earliest: Offset },
     /// An offset that the stream has not reached.
     #[error("the offset is past the stream's end ({tail})")]
     BeyondTail { tail: Offset },

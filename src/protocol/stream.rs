@@ -11,7 +11,7 @@ use bytes::Bytes;
 
 use super::fork::{self, ForkId, ForkRequest, Origin, Reference};
 use super::producer::{self, Accepted, Producer, Verdict};
-use super::{ContentType, Incarnation, Lifetime, Offset, Rejection};
+use super::{ContentType, Incarnation, Lifetime, Offset, Rejection, Retention};
 use crate::clock::Millis;
 
 /// The most producers that one stream remembers.
@@ -41,6 +41,9 @@ pub struct Stream {
     pub forks: Arc<BTreeMap<ForkId, Reference>>,
     /// It was deleted, and is kept for its forks.
     pub is_gone: bool,
+    pub retention: Retention,
+    /// Bytes before this position are not kept any more.
+    pub horizon: u64,
 }
 
 /// A closed stream remembers who closed it, so that a retry is told from another writer.
@@ -101,6 +104,11 @@ pub enum Command {
     Touch,
     /// Remove the stream if its time is over.
     Expire,
+    /// Let go of what is before a position.
+    Trim {
+        incarnation: Incarnation,
+        horizon: u64,
+    },
     /// Note that there is about to be a fork of it.
     AddFork(AddFork),
     /// Note that a fork of it is no more.
@@ -132,6 +140,8 @@ pub struct Create {
     pub closed: bool,
     pub body: Body,
     pub fork: Option<Branch>,
+    /// Absent: as it is, or nothing is let go.
+    pub retention: Option<Retention>,
 }
 
 /// What makes a new stream a fork.
@@ -225,6 +235,15 @@ pub enum Effect {
     Touched {
         incarnation: Incarnation,
     },
+    RetentionSet {
+        incarnation: Incarnation,
+        retention: Retention,
+    },
+    /// Bytes before a position, which a page ends at, are not kept any more.
+    Trimmed {
+        incarnation: Incarnation,
+        horizon: u64,
+    },
     ForkAdded {
         incarnation: Incarnation,
         fork: ForkId,
@@ -294,6 +313,13 @@ pub fn decide(current: Option<&Stream>, command: &Command, now: Millis) -> Resul
             let incarnation = answering(current, now)?.incarnation;
             Ok(Decision { effects: vec![Effect::Deleted { incarnation }], outcome: None })
         }
+        Command::Trim { incarnation, horizon } => {
+            let trimmed = alive.filter(|stream| {
+                stream.incarnation == *incarnation && stream.horizon < *horizon && *horizon < stream.tail
+            });
+            let effects = trimmed.map(|_| Effect::Trimmed { incarnation: *incarnation, horizon: *horizon });
+            Ok(Decision { effects: effects.into_iter().collect(), outcome: None })
+        }
         Command::AddFork(add) => decide_add_fork(answering(current, now), add),
         Command::DropFork { source, fork } => {
             let held = current.filter(|stream| stream.incarnation == *source && stream.forks.contains_key(fork));
@@ -316,7 +342,7 @@ pub fn decide(current: Option<&Stream>, command: &Command, now: Millis) -> Resul
 fn decide_create(alive: Option<&Stream>, create: &Create, now: Millis) -> Result<Decision, Rejection> {
     if let (Some(stream), Some(branch)) = (alive, &create.fork) {
         branch.request.is_met_by(stream)?;
-        return Ok(Decision { effects: Vec::new(), outcome: Some(found(stream)) });
+        return Ok(found_with(stream, create.retention));
     }
     if let Some(stream) = alive {
         let difference = [
@@ -327,7 +353,7 @@ fn decide_create(alive: Option<&Stream>, create: &Create, now: Millis) -> Result
         ];
         return match difference.into_iter().find(|(_, differs)| *differs) {
             Some((what, _)) => Err(Rejection::Exists { what }),
-            None => Ok(Decision { effects: Vec::new(), outcome: Some(outcome(stream, false, None)) }),
+            None => Ok(found_with(stream, create.retention)),
         };
     }
     let Create { incarnation, content_type, lifetime, .. } = create.clone();
@@ -338,6 +364,8 @@ fn decide_create(alive: Option<&Stream>, create: &Create, now: Millis) -> Result
             Effect::Forked(Forked { incarnation, content_type, lifetime, origin, inherited })
         }
     }];
+    let retention = create.retention.filter(|retention| *retention != Retention::default());
+    effects.extend(retention.map(|retention| Effect::RetentionSet { incarnation, retention }));
     let mut start = create.fork.as_ref().map_or(0, |branch| end_of(&branch.inherited));
     let rest = create.fork.as_ref().map(|branch| (&branch.rest, false));
     for (body, close) in rest.into_iter().chain([(&create.body, create.closed)]) {
@@ -351,6 +379,14 @@ fn decide_create(alive: Option<&Stream>, create: &Create, now: Millis) -> Result
     let stream = effects.iter().fold(None, |stream, effect| fold(stream, effect, now));
     let outcome = stream.as_ref().map(|stream| outcome(stream, true, None));
     Ok(Decision { effects, outcome })
+}
+
+/// The stream is there as it was asked for, but for its retention, which may be changed at any time.
+fn found_with(stream: &Stream, retention: Option<Retention>) -> Decision {
+    let incarnation = stream.incarnation;
+    let changed = retention.filter(|retention| *retention != stream.retention);
+    let effects = changed.map(|retention| Effect::RetentionSet { incarnation, retention });
+    Decision { effects: effects.into_iter().collect(), outcome: Some(found(stream)) }
 }
 
 /// Where inherited chunks end.
@@ -476,6 +512,7 @@ pub fn fold(stream: Option<Stream>, effect: &Effect, at: Millis) -> Option<Strea
         Effect::Forked(Forked { incarnation, content_type, lifetime, origin, inherited }) => Some(Stream {
             tail: end_of(inherited),
             origin: Some(Arc::clone(origin)),
+            horizon: inherited.first().map_or(0, |first| first.start),
             ..Stream::new(*incarnation, content_type.clone(), *lifetime, at)
         }),
         Effect::Appended(appended) => {
@@ -488,6 +525,16 @@ pub fn fold(stream: Option<Stream>, effect: &Effect, at: Millis) -> Option<Strea
         Effect::Deleted { incarnation } => stream.and_then(|stream| match stream.incarnation == *incarnation {
             true => (!stream.forks.is_empty()).then_some(Stream { is_gone: true, ..stream }),
             false => Some(stream),
+        }),
+        Effect::RetentionSet { incarnation, retention } => {
+            stream.map(|stream| match stream.incarnation == *incarnation {
+                true => Stream { retention: *retention, ..stream },
+                false => stream,
+            })
+        }
+        Effect::Trimmed { incarnation, horizon } => stream.map(|stream| match stream.incarnation == *incarnation {
+            true => Stream { horizon: stream.horizon.max(*horizon), ..stream },
+            false => stream,
         }),
         Effect::ForkAdded { incarnation, fork, position, since } => stream.map(|mut stream| {
             if stream.incarnation == *incarnation {
@@ -529,6 +576,8 @@ impl Stream {
             origin: None,
             forks: Arc::default(),
             is_gone: false,
+            retention: Retention::default(),
+            horizon: 0,
         }
     }
 

@@ -22,6 +22,7 @@ fn create(n: u64) -> Create {
         closed: false,
         body: Body::default(),
         fork: None,
+        retention: None,
     }
 }
 

@@ -11,7 +11,7 @@ use headwater::layout::facts::{Facts, OriginFacts};
 use headwater::layout::manifest::{ChunkRef, Foreign, Inline, Manifest};
 use headwater::protocol::fork::{ForkId, Origin, Requested};
 use headwater::protocol::stream::{Appended, Body, Data, Effect, Forked, Inherited};
-use headwater::protocol::{ContentType, Incarnation, Lifetime, Offset, Producer, StreamName, page};
+use headwater::protocol::{ContentType, Incarnation, Lifetime, Offset, Producer, Retention, StreamName, page};
 use proptest::collection::vec;
 use proptest::option::of;
 use proptest::prelude::*;
@@ -114,6 +114,10 @@ fn effect() -> impl Strategy<Value = Effect> + Clone {
         1 => incarnation().prop_map(|incarnation| Effect::Deleted { incarnation }),
         1 => incarnation().prop_map(|incarnation| Effect::Touched { incarnation }),
         1 => forked(),
+        1 => (incarnation(), of(1u64..1 << 50), of(1u64..1 << 50)).prop_map(|(incarnation, bytes, age_seconds)| {
+            Effect::RetentionSet { incarnation, retention: Retention { bytes, age_seconds } }
+        }),
+        1 => (incarnation(), POSITIONS).prop_map(|(incarnation, horizon)| Effect::Trimmed { incarnation, horizon }),
         1 => (incarnation(), fork_id(), POSITIONS, 0u64..1 << 45).prop_map(|(incarnation, fork, position, since)| {
             Effect::ForkAdded { incarnation, fork, position, since }
         }),
@@ -163,29 +167,32 @@ fn facts(tail: u64) -> BoxedStrategy<Facts> {
             listed.collect::<Vec<_>>()
         });
     // Boxed, or the strategies take more stack than a test's thread has.
-    let forking = (of(origin(tail)), forks, any::<bool>()).boxed();
-    (incarnation(), content_type(), lifetime, times, closed, of("[a-z]{1,4}"), producers, forking)
-        .prop_map(
-            move |(incarnation, content_type, lifetime, times, closed, last_seq, producers, (origin, forks, gone))| {
-                Facts {
-                    incarnation: incarnation.get(),
-                    content_type: content_type.as_str().to_owned(),
-                    ttl_seconds: lifetime.0,
-                    expires_at: lifetime.1,
-                    created_at: times.0,
-                    touched_at: times.1,
-                    tail,
-                    tail_at: times.2,
-                    closed: closed.is_some(),
-                    closed_by: closed.flatten().map(|by| (by.id, by.epoch, by.seq)),
-                    last_seq,
-                    producers: BTreeMap::from_iter(producers),
-                    origin,
-                    forks,
-                    gone,
-                }
-            },
-        )
+    let retention = (of(1u64..1 << 50), of(1u64..1 << 50));
+    let other = (of(origin(tail)), forks, any::<bool>(), retention).boxed();
+    (incarnation(), content_type(), lifetime, times, closed, of("[a-z]{1,4}"), producers, other)
+        .prop_map(move |(incarnation, content_type, lifetime, times, closed, last_seq, producers, other)| {
+            let (origin, forks, gone, retention) = other;
+            Facts {
+                incarnation: incarnation.get(),
+                content_type: content_type.as_str().to_owned(),
+                ttl_seconds: lifetime.0,
+                expires_at: lifetime.1,
+                created_at: times.0,
+                touched_at: times.1,
+                tail,
+                tail_at: times.2,
+                closed: closed.is_some(),
+                closed_by: closed.flatten().map(|by| (by.id, by.epoch, by.seq)),
+                last_seq,
+                producers: BTreeMap::from_iter(producers),
+                origin,
+                forks,
+                gone,
+                retention_bytes: retention.0,
+                retention_age: retention.1,
+                horizon: 0,
+            }
+        })
         .boxed()
 }
 
@@ -244,6 +251,7 @@ pub fn manifest() -> impl Strategy<Value = Manifest> + Clone {
         log_position,
         stream,
         chunks,
+        kept: Vec::new(),
         inline,
     })
 }

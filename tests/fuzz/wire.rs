@@ -65,6 +65,7 @@ impl Server {
             closed: false,
             body: Body::default(),
             fork: None,
+            retention: None,
         };
         let admission = self.engine.admit(1).unwrap_or_else(|e| panic!("{e}"));
         let created = self.runtime.block_on(self.engine.create(&self.name, create, admission));

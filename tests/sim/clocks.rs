@@ -31,7 +31,8 @@ async fn open(store: &Arc<MemoryStore>, clock: Clock, seed: u64) -> Engine {
 
 async fn create(engine: &Engine, stream: &str, lifetime: Lifetime, content: &str) -> Outcome {
     let (incarnation, content_type) = (engine.new_incarnation(), ContentType::default());
-    let create = Create { incarnation, content_type, lifetime, closed: false, body: body(content), fork: None };
+    let create =
+        Create { incarnation, content_type, lifetime, closed: false, body: body(content), fork: None, retention: None };
     let admission = engine.admit(1).unwrap_or_else(|e| panic!("{e}"));
     engine.create(&name(stream), create, admission).await.unwrap_or_else(|e| panic!("{stream}: {e}"))
 }

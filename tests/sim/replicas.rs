@@ -71,6 +71,7 @@ async fn create(engine: &Engine, name: &StreamName) {
         closed: false,
         body: bytes(""),
         fork: None,
+        retention: None,
     };
     let admission = engine.admit(1).unwrap_or_else(|e| panic!("{e}"));
     engine.create(name, create, admission).await.unwrap_or_else(|e| panic!("{name}: {e}"));

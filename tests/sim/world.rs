@@ -159,6 +159,7 @@ impl World {
             closed: false,
             body: bytes(body),
             fork: None,
+            retention: None,
         };
         let admission = engine.admit(body.len() as u64)?;
         engine.create(name, create, admission).await.map(|outcome| outcome.tail)

@@ -110,7 +110,7 @@ impl Check<'_> {
         let incarnation = manifest.stream.as_ref().and_then(|facts| Incarnation::new(facts.incarnation));
         let Some(incarnation) = incarnation else { return Ok(Vec::new()) };
         let mut wrong = Vec::new();
-        for named in &manifest.chunks {
+        for named in manifest.chunks.iter().chain(&manifest.kept) {
             let key = read::chunk_key(name, incarnation, named.nonce, named.foreign.as_ref())?;
             if let Some(what) = self.chunk(&key, named.len, Some(named)).await? {
                 wrong.push((key, what));

@@ -29,7 +29,7 @@ use super::handle::Message;
 use super::load;
 use super::state::Committed;
 use super::walk::{Folder, Folders, Found, Pages};
-use super::{Engine, EngineError, no_answer};
+use super::{Engine, EngineError, no_answer, retention};
 use crate::layout::Damaged;
 use crate::layout::checkpoint::Nonce;
 use crate::layout::key::{self, Key};
@@ -60,6 +60,8 @@ pub struct Collected {
     pub chunks: u64,
     /// Streams whose time is over.
     pub expired: u64,
+    /// Streams whose first bytes are not kept any more.
+    pub trimmed: u64,
     /// References to forks that do not exist.
     pub references: u64,
     /// Log objects below the checkpoint.
@@ -162,6 +164,7 @@ impl Round<'_> {
             }
             self.expire(&own, &manifest, &folder).await?;
             self.drop_dangling(&own, &manifest, &folder).await?;
+            self.trim(&own, &manifest, &folder).await?;
             name = Some(own);
         }
         unnamed.retain(|chunk| self.is_old(self.now(), chunk.modified));
@@ -243,6 +246,25 @@ impl Round<'_> {
             (self.tell)(&Garbage { key: key::manifest(name), bytes: 0, why });
             self.collected.lock().await.references += 1;
         }
+        Ok(())
+    }
+
+    /// A stream that nobody writes to is trimmed by nobody else.
+    async fn trim(&self, name: &StreamName, manifest: &Manifest, folder: &Folder) -> Result<(), EngineError> {
+        let Some(facts) = manifest.stream.clone().filter(|facts| facts.retention_age.is_some()) else { return Ok(()) };
+        let stream = Stream::try_from(facts).map_err(|Damaged(what)| damaged(folder, what))?;
+        let horizon = retention::new_horizon(&stream, manifest, self.engine.now(), self.context().page_bytes);
+        let Some(horizon) = horizon else { return Ok(()) };
+        if self.remove {
+            let trim = Command::Trim { incarnation: stream.incarnation, horizon };
+            self.engine.submit(name, trim, None, None).await?;
+            self.engine.reseal(name).await?;
+        }
+        let past = manifest.chunks.iter().filter(|chunk| chunk.end() <= horizon);
+        let bytes = past.map(|chunk| chunk.len).sum();
+        (self.tell)(&Garbage { key: key::manifest(name), bytes, why: "its first bytes are older than they are kept" });
+        let mut sum = self.collected.lock().await;
+        (sum.trimmed, sum.bytes) = (sum.trimmed + 1, sum.bytes + bytes);
         Ok(())
     }
 
@@ -331,7 +353,7 @@ fn is_heard_of(committed: &Committed) -> bool {
 /// Incarnations and nonces of the chunks that a manifest names.
 pub(super) fn named_by(manifest: &Manifest) -> HashSet<(u64, u128)> {
     let Some(facts) = &manifest.stream else { return HashSet::new() };
-    let own = manifest.chunks.iter().filter(|chunk| chunk.foreign.is_none());
+    let own = manifest.chunks.iter().chain(&manifest.kept).filter(|chunk| chunk.foreign.is_none());
     own.map(|chunk| (facts.incarnation, chunk.nonce)).collect()
 }
 
