@@ -23,10 +23,10 @@ const READY_TIMEOUT: Duration = Duration::from_secs(2);
 const METHODS: &str = "GET, HEAD, PUT, POST, DELETE, OPTIONS";
 const REQUEST_HEADERS: &str = "authorization, content-type, if-none-match, cache-control, last-event-id, stream-seq, \
     stream-ttl, stream-expires-at, stream-closed, stream-forked-from, stream-fork-offset, stream-fork-sub-offset, \
-    producer-id, producer-epoch, producer-seq";
+    stream-retention-bytes, stream-retention-age, producer-id, producer-epoch, producer-seq";
 const RESPONSE_HEADERS: &str = "etag, location, retry-after, server-timing, stream-next-offset, stream-up-to-date, \
-    stream-closed, stream-cursor, stream-ttl, stream-expires-at, stream-sse-data-encoding, producer-epoch, \
-    producer-seq, producer-expected-seq, producer-received-seq";
+    stream-closed, stream-cursor, stream-ttl, stream-expires-at, stream-sse-data-encoding, stream-earliest-offset, \
+    stream-retention-bytes, stream-retention-age, producer-epoch, producer-seq, producer-expected-seq, producer-received-seq";
 /// Browsers ask again for a preflight after a day at most.
 const PREFLIGHT_MAX_AGE: &str = "86400";
 

@@ -70,11 +70,3 @@ async fn a_deleted_stream_is_gone_and_its_successor_is_another() {
     assert_eq!((stale.status.as_u16(), stale.code()), (410, "stream-replaced".to_owned()));
     assert_eq!(stale.header("cache-control"), "no-store");
 }
-
-#[tokio::test]
-async fn forks_are_refused_until_they_are_there() {
-    let server = Server::start().await;
-    server.text("source", "x").await;
-    let reply = server.put("fork").with("stream-forked-from", "/v1/stream/source").send().await;
-    assert_eq!((reply.status.as_u16(), reply.code()), (501, "forks-not-supported".to_owned()));
-}

@@ -5,6 +5,7 @@ mod caching;
 mod catch_up;
 mod closure;
 mod create;
+mod forks;
 mod http2;
 mod json;
 mod lifetime;
