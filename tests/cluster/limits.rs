@@ -3,7 +3,7 @@
 //! `LIMITS_SECONDS=120` makes each of these last longer.
 
 mod appends;
-mod budget;
+pub mod budget;
 mod readers;
 mod streams;
 

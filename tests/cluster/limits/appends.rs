@@ -18,10 +18,10 @@ use crate::support::{Minio, Server, Toxiproxy, on_bucket};
 
 const STREAMS: usize = 4;
 /// Together their appends are several times what the server may queue.
-const PRODUCERS: usize = 640;
-const BODY: usize = 128 << 10;
+const PRODUCERS: usize = 320;
+const BODY: usize = 96 << 10;
 /// KB a second that each connection to the store takes.
-const RATE: u32 = 64;
+const RATE: u32 = 128;
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -35,6 +35,7 @@ struct Flood {
     client: Client,
     url: String,
     id: String,
+    padding: Arc<str>,
     counts: Arc<Counts>,
 }
 
@@ -57,8 +58,9 @@ impl Flood {
 
     async fn attempt(&self, seq: u64) -> bool {
         self.counts.attempts.fetch_add(1, Ordering::Relaxed);
-        let message = json!({ "by": self.id, "seq": seq, "part": 0, "padding": "x".repeat(BODY) });
-        let request = self.client.post(&self.url).json(&message);
+        let (id, padding) = (&self.id, &self.padding);
+        let message = format!("{{\"by\":\"{id}\",\"seq\":{seq},\"part\":0,\"padding\":\"{padding}\"}}");
+        let request = self.client.post(&self.url).header("content-type", "application/json").body(message);
         let request = request.header("producer-id", &self.id).header("producer-epoch", "0");
         // A connection that is closed on a refused body is an append that was not heard.
         let Ok(answer) = request.header("producer-seq", seq.to_string()).send().await else { return false };
@@ -97,13 +99,15 @@ async fn appends_at_ten_times_what_the_store_takes_are_refused_and_none_is_lost(
 
     proxy.add("bandwidth", "upstream", 1.0, json!({ "rate": RATE })).await;
     let (stop, counts) = (Stop::default(), Arc::<Counts>::default());
+    let padding = Arc::<str>::from("x".repeat(BODY));
     let mut producers = JoinSet::new();
     for n in 0..PRODUCERS {
-        let (client, url, counts) = (client.clone(), urls[n % STREAMS].clone(), Arc::clone(&counts));
-        producers.spawn(Flood { client, url, id: n.to_string(), counts }.run(stop.clone()));
+        let (client, url, id) = (client.clone(), urls[n % STREAMS].clone(), n.to_string());
+        let flood = Flood { client, url, id, padding: Arc::clone(&padding), counts: Arc::clone(&counts) };
+        producers.spawn(flood.run(stop.clone()));
     }
     assert_refused_before_the_body(&server).await;
-    tokio::time::sleep(duration() * 2).await;
+    tokio::time::sleep(duration()).await;
     let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
     let (attempts, acknowledged, refused) =
         (count(&counts.attempts), count(&counts.acknowledged), count(&counts.refused));
