@@ -3,11 +3,5 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    match headwater::cli::run() {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("headwater: {why}");
-            ExitCode::FAILURE
-        }
-    }
+    headwater::cli::run()
 }

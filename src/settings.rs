@@ -17,6 +17,9 @@ pub(crate) use http::is_a_year;
 pub use log::{LogFormat, LogSettings};
 pub use store::{Secret, StoreSettings};
 
+/// A hundred years.
+const LONGEST: Duration = Duration::from_secs(876_000 * 3600);
+
 /// All of them.
 #[derive(Debug, Clone, Args, Serialize)]
 pub struct Settings {
@@ -95,6 +98,11 @@ pub struct EngineSettings {
     #[arg(long, env = "HEADWATER_GRACE", default_value = "1h", value_parser = duration, value_name = "DURATION")]
     #[serde(serialize_with = "show_duration")]
     pub grace: Duration,
+    /// How often one of the replicas looks through the bucket for garbage: chunks that nothing names, streams whose time is
+    /// over, old log objects. One LIST per thousand objects and one GET per stream. 0s: only `headwater gc` does
+    #[arg(long, env = "HEADWATER_COLLECT_INTERVAL", default_value = "24h", value_parser = duration, value_name = "DURATION")]
+    #[serde(serialize_with = "show_duration")]
+    pub collect_interval: Duration,
     /// How much older than the bucket a read may be when other replicas write: one GET per shard and interval while
     /// there are readers, none when idle
     #[arg(long, env = "HEADWATER_SYNC_INTERVAL", default_value = "1s", value_parser = duration, value_name = "DURATION")]
@@ -147,10 +155,12 @@ fn defaults<A: Args>() -> A {
     A::from_arg_matches(&matches).unwrap_or_else(|error| panic!("defaults: {error}"))
 }
 
-/// `20ms`, `1h 30m`, …
+/// `20ms`, `1h 30m`, … Not longer than a hundred years: durations are added to moments, and multiplied.
 pub fn duration(text: &str) -> Result<Duration, String> {
     let explain = |_| "not a duration such as 20ms, 25s or 1h".to_owned();
-    text.parse::<jiff::SignedDuration>().map_err(explain)?.try_into().map_err(|_| "must not be negative".to_owned())
+    let signed = text.parse::<jiff::SignedDuration>().map_err(explain)?;
+    let duration = Duration::try_from(signed).map_err(|_| "must not be negative".to_owned())?;
+    if duration > LONGEST { Err("must not be longer than 876000h".to_owned()) } else { Ok(duration) }
 }
 
 /// `1024`, `64KiB`, `1MB`, …
@@ -182,7 +192,8 @@ mod tests {
     fn durations_and_sizes_are_explained_when_wrong() {
         assert_eq!(duration("1h 30m"), Ok(Duration::from_secs(5400)));
         assert_eq!(bytes("64KiB"), Ok(65536));
-        for wrong in ["", "5", "-1s", "fast"] {
+        assert_eq!(duration("876000h"), Ok(LONGEST));
+        for wrong in ["", "5", "-1s", "fast", "876001h", "9223372036854775807s"] {
             assert!(duration(wrong).is_err(), "{wrong:?}");
         }
         for wrong in ["", "0", "-1", "many"] {

@@ -1,9 +1,13 @@
 //! The command line. `serve` is what a command line without a subcommand means.
 
+mod check;
 mod descriptors;
+mod gc;
 mod serve;
+mod tools;
 
 use std::ffi::OsString;
+use std::process::ExitCode;
 
 use clap::{Args, CommandFactory, FromArgMatches, Parser, Subcommand};
 
@@ -25,7 +29,19 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Subcommands {
     /// Serve streams over HTTP
-    Serve(Serve),
+    Serve(Box<Serve>),
+    /// Verify a whole bucket: checksums, the logs, what is named and what is not. Only reads; servers may run
+    Check(check::Check),
+    /// Remove garbage from a bucket: chunks that nothing names, expired streams, old log objects. Servers may run
+    Gc(gc::Gc),
+}
+
+/// What a command line asks for.
+#[derive(Debug)]
+enum Task {
+    Serve(Box<Settings>),
+    Check(check::Check),
+    Gc(gc::Gc),
 }
 
 #[derive(Debug, Args)]
@@ -34,19 +50,24 @@ struct Serve {
     settings: Settings,
 }
 
-/// Runs the program; an error is one line for standard error.
-pub fn run() -> Result<(), String> {
+/// Runs the program. What goes wrong is one line on standard error.
+pub fn run() -> ExitCode {
     let args: Vec<OsString> = std::env::args_os().collect();
-    let settings = match parse(&args)? {
-        Ok(settings) => settings,
+    let done = parse(&args).and_then(|parsed| match parsed {
+        Ok(Task::Serve(settings)) => serve::run(*settings).map(|()| ExitCode::SUCCESS),
+        Ok(Task::Check(check)) => Ok(check::run(&check)),
+        Ok(Task::Gc(gc)) => Ok(gc::run(&gc)),
         // Help, the version, or a command line that clap explains better than one line could.
         Err(shown) => shown.exit(),
-    };
-    serve::run(settings)
+    });
+    done.unwrap_or_else(|why| {
+        eprintln!("headwater: {why}");
+        ExitCode::FAILURE
+    })
 }
 
-/// The settings that a command line, the environment and the file give.
-fn parse(args: &[OsString]) -> Result<Result<Settings, clap::Error>, String> {
+/// What a command line, the environment and the file ask for.
+fn parse(args: &[OsString]) -> Result<Result<Task, clap::Error>, String> {
     let mut command = Cli::command();
     if let Some(path) = file::path(args, std::env::var_os("HEADWATER_CONFIG")) {
         let name = path.display().to_string();
@@ -60,10 +81,12 @@ fn parse(args: &[OsString]) -> Result<Result<Settings, clap::Error>, String> {
     };
     let settings = match cli.command {
         Some(Subcommands::Serve(serve)) => serve.settings,
+        Some(Subcommands::Check(check)) => return Ok(Ok(Task::Check(check))),
+        Some(Subcommands::Gc(gc)) => return Ok(Ok(Task::Gc(gc))),
         None => cli.settings,
     };
     settings.validate()?;
-    Ok(Ok(settings))
+    Ok(Ok(Task::Serve(Box::new(settings))))
 }
 
 #[cfg(test)]
@@ -72,7 +95,10 @@ mod tests {
 
     fn settings(args: &[&str]) -> Result<Settings, String> {
         let args: Vec<OsString> = std::iter::once(&"headwater").chain(args).map(OsString::from).collect();
-        parse(&args)?.map_err(|error| error.to_string())
+        match parse(&args)?.map_err(|error| error.to_string())? {
+            Task::Serve(settings) => Ok(*settings),
+            other => Err(format!("{other:?}")),
+        }
     }
 
     #[test]
@@ -93,6 +119,8 @@ mod tests {
         let path = directory.path().join("headwater.toml");
         std::fs::write(&path, "store = 'memory:'\npipeline = 2").unwrap_or_else(|e| panic!("{e}"));
         let path = path.to_string_lossy().into_owned();
+        let check = settings(&["check", "--config", &path]).err().unwrap_or_default();
+        assert!(check.contains("quick: false") && check.contains("store: \"memory:\""), "{check}");
         for args in [vec!["--config", &path], vec!["serve", "--config", &path, "--pipeline", "2"]] {
             let settings = settings(&args).unwrap_or_else(|e| panic!("{args:?}: {e}"));
             assert_eq!((&*settings.store.store, settings.engine.pipeline), ("memory:", 2));

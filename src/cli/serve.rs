@@ -59,7 +59,7 @@ async fn open_store(settings: &StoreSettings, clock: Clock) -> Result<Opened, St
     Ok(Opened { store: metered, metrics: Arc::new(move || counts.snapshot().to_prometheus()) })
 }
 
-fn s3_options(settings: &StoreSettings) -> Result<S3Options, String> {
+pub(super) fn s3_options(settings: &StoreSettings) -> Result<S3Options, String> {
     let keys = match (&settings.access_key_id, &settings.secret_access_key) {
         (Some(id), Some(secret)) => Some(AccessKeys {
             access_key: id.clone(),
@@ -82,7 +82,7 @@ fn s3_options(settings: &StoreSettings) -> Result<S3Options, String> {
     })
 }
 
-fn start_log(settings: &LogSettings) -> Result<(), String> {
+pub(super) fn start_log(settings: &LogSettings) -> Result<(), String> {
     let filter = settings.log.parse::<EnvFilter>().map_err(|error| format!("log: '{}': {error}", settings.log))?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
     let started = match settings.log_format {

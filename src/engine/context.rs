@@ -35,3 +35,19 @@ impl Context {
         tokio::time::sleep(Duration::from_millis(pause)).await;
     }
 }
+
+/// Like that of an engine with the usual settings.
+#[cfg(test)]
+pub(super) fn for_tests(store: Arc<dyn Store>, seed: u64) -> Context {
+    Context {
+        tails: Tails::new(1 << 20, 1 << 20),
+        merging: Semaphore::new(1),
+        store,
+        settings: crate::settings::EngineSettings::default(),
+        clock: Clock::tokio(1_800_000_000_000),
+        ids: Ids::seeded(seed),
+        writer: u128::from(seed),
+        shards: 1,
+        page_bytes: 1 << 20,
+    }
+}

@@ -10,7 +10,7 @@ use tokio::time::Instant;
 use super::EngineError;
 use super::admission::Admission;
 use super::follow::Followers;
-use super::state::{Cell, Cells};
+use super::state::{Base, Cell, Cells};
 use crate::protocol::stream::{Command, Outcome};
 use crate::protocol::{Incarnation, StreamName};
 use crate::store::StoreTime;
@@ -24,13 +24,22 @@ pub(super) enum Answer {
     No(EngineError),
 }
 
+/// A body that was written to the store ahead of the entry that will name it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Uploaded {
+    /// The stream it was uploaded for.
+    pub incarnation: Incarnation,
+    pub nonce: u128,
+    /// It was not written before this time. An old one may have been collected as garbage.
+    pub at: StoreTime,
+}
+
 /// A command on its way through the shard.
 #[derive(Debug)]
 pub(super) struct Write {
     pub name: StreamName,
     pub command: Command,
-    /// For a body that was uploaded beforehand: the stream it was uploaded for.
-    pub uploaded_for: Option<Incarnation>,
+    pub uploaded: Option<Uploaded>,
     pub ticket: Arc<Ticket>,
     pub reply: Option<oneshot::Sender<Answer>>,
     #[expect(dead_code, reason = "it is held for as long as the body is in memory, and given back on drop")]
@@ -87,6 +96,15 @@ pub(super) enum Message {
         since: Instant,
         reply: oneshot::Sender<()>,
     },
+    /// Place an entry, an empty one if need be, and answer with a moment before which it was not formed. Dropped unanswered
+    /// if the shard is loaded anew meanwhile.
+    Fence(oneshot::Sender<StoreTime>),
+    /// Write the stream's manifest anew, so that no earlier attempt to replace it can succeed any more. Dropped unanswered
+    /// if that can't be done now.
+    Reseal {
+        name: StreamName,
+        reply: oneshot::Sender<Base>,
+    },
     /// Answer when nothing is under way any more.
     Drain(oneshot::Sender<()>),
 }
@@ -99,7 +117,7 @@ impl Message {
             Message::Find { reply, .. } | Message::Refresh { reply, .. } => {
                 let _ = reply.send(Err(error.clone()));
             }
-            Message::Confirm { .. } => {}
+            Message::Confirm { .. } | Message::Fence(_) | Message::Reseal { .. } => {}
             Message::Drain(reply) => {
                 let _ = reply.send(());
             }

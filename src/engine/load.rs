@@ -10,9 +10,9 @@ use super::state::{Base, Cells, Committed};
 use super::tail::EntryData;
 use crate::layout::checkpoint::Checkpoint;
 use crate::layout::manifest::Manifest;
-use crate::layout::{document, key};
+use crate::layout::{Damaged, document, key};
 use crate::protocol::StreamName;
-use crate::store::StoreTime;
+use crate::store::{StoreTime, Version};
 use std::sync::Arc;
 
 /// A shard as it was read from the bucket.
@@ -97,11 +97,19 @@ pub(super) async fn absorb(
 /// The stream's manifest as it is now.
 pub(super) async fn read_manifest(context: &Context, name: &StreamName) -> Result<Base, EngineError> {
     let key = key::manifest(name);
-    let Some(object) = context.store.get(&key).await?.value else { return Ok(Base { manifest: None, version: None }) };
-    let manifest: Manifest =
-        document::decode(&object.body).map_err(|error| EngineError::Damaged { key: key.clone(), what: error.0 })?;
+    let Some((manifest, version)) = manifest_at(context, &key).await? else {
+        return Ok(Base { manifest: None, version: None });
+    };
     if manifest.name != name.as_str() {
         return Err(EngineError::Damaged { key, what: format!("it is the manifest of stream {}", manifest.name) });
     }
-    Ok(Base { manifest: Some(Arc::new(manifest)), version: Some(object.version) })
+    Ok(Base { manifest: Some(Arc::new(manifest)), version: Some(version) })
+}
+
+/// The manifest at a key, of whatever stream it is.
+pub(super) async fn manifest_at(context: &Context, key: &str) -> Result<Option<(Manifest, Version)>, EngineError> {
+    let Some(object) = context.store.get(key).await?.value else { return Ok(None) };
+    let damaged = |error: Damaged| EngineError::Damaged { key: key.to_owned(), what: error.0 };
+    let manifest: Manifest = document::decode(&object.body).map_err(damaged)?;
+    Ok(Some((manifest, object.version)))
 }

@@ -16,12 +16,16 @@
 //! | [`follow`] | who waits for a stream to change |
 //! | [`upkeep`] | when to seal, when to write a checkpoint |
 //! | [`seal`], [`checkpoint`], [`cas`] | how |
+//! | [`collect`], [`walk`] | finding and removing garbage |
+//! | [`check`] | verifying a whole bucket |
 //! | [`admission`] | how many bytes of bodies and responses may be in memory |
 
 mod access;
 mod admission;
 mod cas;
+mod check;
 mod checkpoint;
+mod collect;
 mod context;
 mod error;
 mod follow;
@@ -38,7 +42,10 @@ mod stage;
 mod state;
 mod submit;
 mod tail;
+#[cfg(test)]
+mod testing;
 mod upkeep;
+mod walk;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -49,9 +56,11 @@ use tokio::sync::oneshot;
 
 use self::access::ask;
 pub use self::admission::{Admission, Gate};
+pub use self::check::{Checked, Finding, Severity, check};
+pub use self::collect::{Collected, Garbage};
 use self::context::Context;
 pub use self::error::EngineError;
-use self::error::{damaged_cluster, retry_after, stopping};
+use self::error::{damaged_cluster, no_answer, retry_after, stopping};
 pub use self::follow::Changes;
 use self::handle::{Handle, Message};
 use self::read::Owner;
@@ -88,6 +97,11 @@ pub struct Page {
     pub end: u64,
     /// When the bytes that end at `end` came, as far as it is known (the same on every replica): the cursor's time.
     pub ends_at: Millis,
+}
+
+/// The shard that a stream belongs to, of so many.
+fn shard_of(name: &StreamName, shards: u32) -> u32 {
+    (name.stable_hash() % u64::from(shards)) as u32
 }
 
 impl Page {
@@ -132,10 +146,9 @@ impl Engine {
         admission: Admission,
     ) -> Result<Outcome, EngineError> {
         let uploaded = self.upload_if_large(name, create.incarnation, &mut create.body).await?;
-        let owner = uploaded.map(|_| create.incarnation);
-        let outcome = self.submit(name, Command::Create(create), owner, Some(admission)).await;
+        let outcome = self.submit(name, Command::Create(create), uploaded, Some(admission)).await;
         let is_used = matches!(&outcome, Ok(Some(outcome)) if outcome.fresh);
-        self.discard_if_unused(name, owner.zip(uploaded), is_used, &outcome);
+        self.discard_if_unused(name, uploaded, is_used, &outcome);
         needs_outcome(outcome?)
     }
 
@@ -149,17 +162,14 @@ impl Engine {
         let mut admission = Some(admission);
         loop {
             let mut attempt = append.clone();
-            let mut owner = None;
+            let mut uploaded = None;
             if attempt.body.data.len() > self.0.context.settings.direct_bytes {
-                owner = Some(self.stat(name).await?.incarnation);
+                let incarnation = self.stat(name).await?.incarnation;
+                uploaded = self.upload_if_large(name, incarnation, &mut attempt.body).await?;
             }
-            let uploaded = match owner {
-                Some(incarnation) => self.upload_if_large(name, incarnation, &mut attempt.body).await?,
-                None => None,
-            };
-            let outcome = self.submit(name, Command::Append(attempt), owner, admission.take()).await;
+            let outcome = self.submit(name, Command::Append(attempt), uploaded, admission.take()).await;
             let is_used = matches!(&outcome, Ok(Some(outcome)) if outcome.fresh);
-            self.discard_if_unused(name, owner.zip(uploaded), is_used, &outcome);
+            self.discard_if_unused(name, uploaded, is_used, &outcome);
             match outcome {
                 // The stream was replaced while the body was uploaded.
                 Err(Refusal::OtherIncarnation) => {}
@@ -269,8 +279,8 @@ impl Engine {
     }
 
     fn shard(&self, name: &StreamName) -> (u32, &Handle) {
-        let number = name.stable_hash() % u64::from(self.0.context.shards);
-        (number as u32, &self.0.shards[number as usize])
+        let number = shard_of(name, self.0.context.shards);
+        (number, &self.0.shards[number as usize])
     }
 
     fn patience(&self) -> Duration {

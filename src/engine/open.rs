@@ -11,7 +11,7 @@ use super::cas::{self, Replaced};
 use super::context::Context;
 use super::error::damaged_cluster;
 use super::tail::Tails;
-use super::{Engine, EngineError, Inner, shard};
+use super::{Engine, EngineError, Inner, collect, shard};
 use crate::clock::{Clock, Ids};
 use crate::layout::cluster::Cluster;
 use crate::layout::{document, key};
@@ -27,24 +27,76 @@ impl Engine {
         clock: Clock,
         ids: Ids,
     ) -> Result<Engine, EngineError> {
-        let mut context = Context {
-            merging: Semaphore::new(1),
-            tails: Tails::new(settings.log_cache, settings.page_cache),
-            writer: ids.id(),
-            shards: settings.shards,
-            page_bytes: settings.page_bytes,
-            store,
-            settings,
-            clock,
-            ids,
-        };
+        let mut context = as_configured(store, settings, clock, ids);
         let cluster = read_or_write(&context).await?;
-        (context.shards, context.page_bytes) = (cluster.shards, cluster.page_bytes);
-        context.settings.grace = Duration::from_millis(cluster.grace);
+        if (cluster.shards, cluster.page_bytes, cluster.grace) != configured(&context.settings) {
+            let Cluster { shards, page_bytes, grace, .. } = cluster;
+            tracing::info!(
+                shards,
+                page_bytes,
+                grace_ms = grace,
+                "the bucket was set up with other values than configured; its own are used"
+            );
+        }
+        context.agree(&cluster);
+        Ok(Engine::start(context))
+    }
+
+    /// Opens a bucket that is in use already; an error if it is not.
+    pub async fn open_existing(
+        store: Arc<dyn Store>,
+        settings: EngineSettings,
+        clock: Clock,
+        ids: Ids,
+    ) -> Result<Engine, EngineError> {
+        Ok(Engine::start(existing(store, settings, clock, ids).await?))
+    }
+
+    fn start(context: Context) -> Engine {
         let context = Arc::new(context);
         let shards = (0..context.shards).map(|number| shard::spawn(&context, number)).collect();
         let gate = Gate::new(context.settings.queue_bytes, "too many request bodies are waiting for the store");
-        Ok(Engine(Arc::new(Inner { context, shards, gate, is_draining: AtomicBool::new(false) })))
+        let inner = Arc::new(Inner { context, shards, gate, is_draining: AtomicBool::new(false) });
+        collect::start(&inner);
+        Engine(inner)
+    }
+}
+
+/// What an engine on a bucket that is in use already has; an error if it is not in use.
+pub(super) async fn existing(
+    store: Arc<dyn Store>,
+    settings: EngineSettings,
+    clock: Clock,
+    ids: Ids,
+) -> Result<Context, EngineError> {
+    let mut context = as_configured(store, settings, clock, ids);
+    let cluster = read(&context).await?.ok_or_else(|| damaged_cluster("it is missing: is this where the data is?"))?;
+    context.agree(&cluster);
+    Ok(context)
+}
+
+fn as_configured(store: Arc<dyn Store>, settings: EngineSettings, clock: Clock, ids: Ids) -> Context {
+    Context {
+        merging: Semaphore::new(1),
+        tails: Tails::new(settings.log_cache, settings.page_cache),
+        writer: ids.id(),
+        shards: settings.shards,
+        page_bytes: settings.page_bytes,
+        store,
+        settings,
+        clock,
+        ids,
+    }
+}
+
+fn configured(settings: &EngineSettings) -> (u32, u64, u64) {
+    (settings.shards, settings.page_bytes, millis(settings.grace))
+}
+
+impl Context {
+    fn agree(&mut self, cluster: &Cluster) {
+        (self.shards, self.page_bytes) = (cluster.shards, cluster.page_bytes);
+        self.settings.grace = Duration::from_millis(cluster.grace);
     }
 }
 
@@ -70,20 +122,6 @@ async fn read_or_write(context: &Context) -> Result<Cluster, EngineError> {
 async fn read(context: &Context) -> Result<Option<Cluster>, EngineError> {
     let Some(object) = context.store.get(key::CLUSTER).await?.value else { return Ok(None) };
     let cluster: Cluster = document::decode(&object.body).map_err(|error| damaged_cluster(&error.0))?;
-    if cluster.shards == 0 || cluster.page_bytes == 0 || cluster.grace == 0 {
-        return Err(damaged_cluster("it has no shards, pages without bytes, or no grace period"));
-    }
-    let settings = &context.settings;
-    let configured = (settings.shards, settings.page_bytes, millis(settings.grace));
-    if (cluster.shards, cluster.page_bytes, cluster.grace) != configured {
-        let Cluster { shards, page_bytes, grace, .. } = cluster;
-        tracing::info!(
-            shards,
-            page_bytes,
-            grace_ms = grace,
-            "the bucket was set up with other values than configured; its own are used"
-        );
-    }
     Ok(Some(cluster))
 }
 

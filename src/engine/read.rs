@@ -11,7 +11,6 @@ use super::tail::Missing;
 use super::{EngineError, Page, Source};
 use crate::clock::Millis;
 use crate::layout::checkpoint::Nonce;
-use crate::layout::manifest::{ChunkRef, Manifest};
 use crate::layout::{chunk, key};
 use crate::protocol::{Incarnation, ReadFrom, Rejection, Stream, StreamName, json, page};
 use std::sync::Arc;
@@ -217,10 +216,4 @@ pub(super) async fn whole_chunk(
     let object = context.store.get(&key).await.map_err(EngineError::from)?.value;
     let object = object.ok_or_else(|| Missing::Object { key: key.clone() })?;
     chunk::decode(&object.body).map_err(|error| EngineError::Damaged { key, what: error.0 }.into())
-}
-
-/// The manifest's sealed bytes end here.
-pub(super) fn sealed_end(manifest: &Manifest) -> u64 {
-    let chunks = manifest.chunks.last().map_or(0, ChunkRef::end);
-    manifest.inline.as_ref().map_or(chunks, super::super::layout::manifest::Inline::end)
 }

@@ -7,17 +7,19 @@ use bytes::Bytes;
 use super::EngineError;
 use super::cas::{self, Replaced};
 use super::context::Context;
+use super::handle::Uploaded;
 use super::load;
 use super::read::{self, Owner};
 use super::state::{Base, Committed};
 use super::tail::Missing;
 use crate::clock::Millis;
 use crate::layout::checkpoint::{Nonce, Run};
+use crate::layout::document::Document;
 use crate::layout::facts::Facts;
 use crate::layout::manifest::{ChunkRef, Inline, Manifest};
-use crate::layout::{chunk, document, key};
+use crate::layout::{Damaged, chunk, document, key};
 use crate::protocol::{Incarnation, Stream, StreamName, page};
-use crate::store::{Condition, Put};
+use crate::store::{Condition, Put, Reply};
 
 /// Sizes that small chunks grow to: the last chunks that are smaller than half of one become one chunk as soon as
 /// together they reach it. So each byte is rewritten once per size at most, and a long stream's manifest stays small.
@@ -48,13 +50,15 @@ pub(super) enum Sealed {
 }
 
 impl Plan {
-    /// `None` if the manifest has not been read.
-    pub fn new(shard: u32, name: &StreamName, log_position: u64, committed: &Committed) -> Option<Plan> {
+    /// From what is known of a log that was read up to `read_to`. `None` if the manifest has not been read.
+    pub fn new(shard: u32, name: &StreamName, read_to: u64, committed: &Committed) -> Option<Plan> {
+        let base = committed.base.clone()?;
         Some(Plan {
             shard,
             name: name.clone(),
-            log_position,
-            base: committed.base.clone()?,
+            // Another replica's manifest may be ahead of this one's reading; then so is what is known of the stream.
+            log_position: read_to.max(base.log_position()),
+            base,
             stream: committed.stream.clone(),
             runs: committed.runs.iter().cloned().collect(),
             page_ends: committed.page_ends.iter().copied().collect(),
@@ -152,11 +156,8 @@ async fn build(context: &Context, plan: &Plan) -> Result<Built, Missing> {
         built: Built { manifest, uploaded: vec![], merged: vec![] },
     };
     builder.run(stream.incarnation).await?;
-    let sealed_to = read::sealed_end(&builder.built.manifest);
-    if sealed_to != stream.tail {
-        let what = format!("it names bytes up to {sealed_to} of {}", stream.tail);
-        return Err(EngineError::Damaged { key: key::manifest(&plan.name), what }.into());
-    }
+    let damaged = |error: Damaged| EngineError::Damaged { key: key::manifest(&plan.name), what: error.0 };
+    builder.built.manifest.check().map_err(damaged)?;
     Ok(builder.built)
 }
 
@@ -249,7 +250,7 @@ impl Builder<'_> {
         }
         let open = std::mem::take(&mut self.open);
         let object = chunk::encode(open.pieces.iter(), &open.ends);
-        let nonce = upload(self.context, self.owner.name, self.owner.incarnation, object).await?;
+        let Uploaded { nonce, .. } = upload(self.context, self.owner.name, self.owner.incarnation, object).await?;
         self.built.uploaded.push((self.owner.incarnation.get(), nonce));
         let page_ends = page::ends_in(open.start, &open.ends, self.context.page_bytes);
         self.push_chunk(open.start, open.len, nonce, open.at, &page_ends);
@@ -285,20 +286,22 @@ fn mergeable(chunks: &[ChunkRef]) -> Option<usize> {
     SIZES.iter().rev().find_map(|size| reaches(*size))
 }
 
-/// Uploads a chunk's object under a fresh name, which is returned.
+/// Uploads a chunk's object under a fresh name.
 pub(super) async fn upload(
     context: &Context,
     name: &StreamName,
     incarnation: Incarnation,
     object: Bytes,
-) -> Result<u128, EngineError> {
+) -> Result<Uploaded, EngineError> {
     let nonce = context.ids.id();
     let key = key::chunk(name, incarnation, nonce);
+    let first_sent = context.store.last_seen();
     let mut attempt = 0;
     loop {
-        // A conflict can only be an earlier attempt of this upload: nobody else knows the nonce.
-        match context.store.put(&key, object.clone(), Condition::Absent).await.map(|reply| reply.value) {
-            Ok(Put::Written(_) | Put::Conflict) => return Ok(nonce),
+        match context.store.put(&key, object.clone(), Condition::Absent).await {
+            Ok(Reply { value: Put::Written(_), at }) => return Ok(Uploaded { incarnation, nonce, at }),
+            // It can only be an earlier attempt of this upload, any of them: nobody else knows the nonce.
+            Ok(Reply { value: Put::Conflict, .. }) => return Ok(Uploaded { incarnation, nonce, at: first_sent }),
             Err(error) if attempt < 8 && error.failure().kind.is_transient() => {
                 attempt += 1;
                 context.pause(attempt, &error).await;

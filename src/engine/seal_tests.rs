@@ -1,10 +1,7 @@
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
-
 use super::*;
 use crate::clock::{Clock, Ids};
-use crate::engine::tail::Tails;
 use crate::layout::entry::{self, Header};
 use crate::protocol::stream::{Appended, Body, Data, Effect};
 use crate::protocol::{ContentType, Lifetime};
@@ -16,17 +13,9 @@ use crate::store::memory::MemoryStore;
 const PAGE: u64 = 1 << 20;
 
 fn context(store: Arc<dyn Store>, seed: u64) -> Context {
-    let settings = EngineSettings { inline_bytes: 4, ..EngineSettings::default() };
     Context {
-        tails: Tails::new(1 << 20, 1 << 20),
-        merging: Semaphore::new(1),
-        store,
-        settings,
-        clock: Clock::tokio(1_800_000_000_000),
-        ids: Ids::seeded(seed),
-        writer: u128::from(seed),
-        shards: 1,
-        page_bytes: PAGE,
+        settings: EngineSettings { inline_bytes: 4, ..EngineSettings::default() },
+        ..crate::engine::context::for_tests(store, seed)
     }
 }
 
@@ -119,4 +108,27 @@ fn chunks_of_a_long_stream_grow_whatever_it_is_sealed_in() {
         assert!(rewritten <= 3 * ten_gib, "{rewritten} bytes rewritten, sealed {len} at a time");
         assert!(chunks.iter().all(|chunk| *chunk < 160 << 20), "a chunk of {:?}", chunks.iter().max());
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_is_behind_does_not_take_a_manifest_back() {
+    // It did, when it wrote the manifest of a stream anew without having read as much of the log as the one who had
+    // written it: the records in between would have been folded twice.
+    let bucket: Arc<dyn Store> = Arc::new(MemoryStore::new(Clock::tokio(1_800_000_000_000)));
+    let context = context(Arc::clone(&bucket), 2);
+    let created = Effect::Created {
+        incarnation: incarnation(),
+        content_type: ContentType::default(),
+        lifetime: Lifetime::Forever,
+    };
+    let mut committed = Committed::default();
+    write(&*bucket, &mut committed, 1, &[created, appended(0, "first")]).await;
+    committed.base = Some(Base { manifest: None, version: None });
+    let plan = Plan::new(0, &name(), 7, &committed).unwrap_or_else(|| panic!("the manifest is known"));
+    let Ok(Sealed::Written { base, .. }) = seal(&context, &plan).await else { panic!("it was to be written") };
+    let mut behind = Committed::default();
+    assert_eq!(behind.rebase(base, PAGE), Ok(()));
+    let plan = Plan::new(0, &name(), 3, &behind).unwrap_or_else(|| panic!("the manifest is known"));
+    let Ok(Sealed::Written { base, .. }) = seal(&context, &plan).await else { panic!("it was to be written") };
+    assert_eq!(base.log_position(), 7);
 }

@@ -98,6 +98,8 @@ pub(super) struct Shard {
     pub speculative: HashMap<StreamName, super::stage::Speculative>,
     /// Answers that change nothing, waiting for the head to be confirmed.
     pub held_back: Vec<super::stage::Judged>,
+    /// Who waits for the next entry to be placed, whatever is in it.
+    pub fences: Vec<oneshot::Sender<StoreTime>>,
     pub pace: Pace,
     /// The store did not answer: leave it alone until then.
     pub not_before: Option<Instant>,
@@ -111,6 +113,8 @@ pub(super) struct Shard {
     pub to_seal: VecDeque<StreamName>,
     /// Streams being sealed, and those that could not be, with when to try again.
     pub sealing: HashMap<StreamName, Option<Instant>>,
+    /// Who asked for some of them.
+    pub resealing: HashMap<StreamName, oneshot::Sender<Base>>,
     next_upkeep: Instant,
     pub reload: bool,
 }
@@ -140,6 +144,7 @@ pub(super) fn spawn(context: &Arc<Context>, number: u32) -> Handle {
         in_flight: VecDeque::new(),
         speculative: HashMap::new(),
         held_back: Vec::new(),
+        fences: Vec::new(),
         pace: Pace::default(),
         not_before: None,
         checkpoint: Held::default(),
@@ -148,6 +153,7 @@ pub(super) fn spawn(context: &Arc<Context>, number: u32) -> Handle {
         checkpoint_at: Instant::now(),
         to_seal: VecDeque::new(),
         sealing: HashMap::new(),
+        resealing: HashMap::new(),
         next_upkeep: Instant::now() + UPKEEP,
         reload: false,
     };
@@ -283,6 +289,8 @@ impl Shard {
                 self.confirm_waiters.push((since, reply));
                 self.release_waiters();
             }
+            Message::Fence(reply) => self.fences.push(reply),
+            Message::Reseal { name, reply } => self.reseal(name, reply),
             Message::Drain(reply) => self.drain_waiters.push(reply),
         }
     }
@@ -375,6 +383,8 @@ impl Shard {
         self.tasks = JoinSet::new();
         (self.probing, self.checkpointing) = (false, false);
         self.sealing.clear();
+        self.resealing.clear();
+        self.fences.clear();
         self.to_seal.clear();
         self.speculative.clear();
         let open = EngineError::Unconfirmed { retry_after: super::error::retry_after() };

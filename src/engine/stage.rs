@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::EngineError;
@@ -24,10 +25,14 @@ use crate::layout::entry::{self, Header};
 use crate::layout::key;
 use crate::protocol::stream::{self, Append, Body, Command, Create, Data, Effect};
 use crate::protocol::{Stream, StreamName};
-use crate::store::StoreError;
+use crate::store::{StoreError, StoreTime};
 
 /// The part of the grace period after which a replica that was idle asks for the store's time before it writes.
 const IDLE_PART: u32 = 8;
+/// The part of the grace period after which an uploaded body is not named by an entry any more. The collector deletes
+/// what nothing names after a whole one, once an entry of its own is placed: whoever writes after that entry has read it,
+/// and so knows the time.
+const UPLOAD_PART: u32 = 2;
 /// How far this machine's clock may be ahead of the store's, in milliseconds.
 const CLOCK_TOLERANCE: Millis = 60_000;
 /// Writes in one entry, at most.
@@ -47,6 +52,9 @@ pub(super) struct Batch {
     object: Bytes,
     records: Vec<(StreamName, Effect)>,
     pub judged: Vec<Judged>,
+    fences: Vec<oneshot::Sender<StoreTime>>,
+    /// The store's time was this, or later, when the entry was formed.
+    formed_at: StoreTime,
     settled: Option<Settled>,
     sent: Instant,
 }
@@ -73,7 +81,8 @@ pub(super) fn weight(command: &Command) -> u64 {
 impl Shard {
     /// When the next batch is due, if one waits and may be written.
     pub fn flush_at(&self) -> Option<Instant> {
-        if self.queue.is_empty() || self.in_flight.len() >= self.context.settings.pipeline as usize || self.probing {
+        let is_empty = self.queue.is_empty() && self.fences.is_empty();
+        if is_empty || self.in_flight.len() >= self.context.settings.pipeline as usize || self.probing {
             return None;
         }
         let is_full = self.queued_bytes >= self.context.settings.batch_bytes;
@@ -108,7 +117,7 @@ impl Shard {
             }
             let Some(write) = self.queue.pop_front() else { break };
             self.queued_bytes -= weight;
-            let has_left = write.reply.as_ref().is_some_and(tokio::sync::oneshot::Sender::is_closed);
+            let has_left = write.reply.as_ref().is_some_and(oneshot::Sender::is_closed);
             if has_left || !write.ticket.stage() {
                 continue;
             }
@@ -117,7 +126,7 @@ impl Shard {
                 judged.push(answered);
             }
         }
-        if records.is_empty() {
+        if records.is_empty() && self.fences.is_empty() {
             // Answers that change nothing wait until the head is confirmed: another replica may have changed what they
             // were judged on, before they were asked for. The next entry confirms it, if there is one soon, and else a
             // look at the head. An entry already in flight does not: it may have been placed before the request came.
@@ -156,9 +165,15 @@ impl Shard {
                 stream
             }
         };
-        let other = |uploaded_for| current.as_ref().is_some_and(|stream| stream.incarnation != uploaded_for);
-        if matches!(write.command, Command::Append(_)) && write.uploaded_for.is_some_and(other) {
-            return Some(Judged { write, answer: Answer::OtherIncarnation });
+        if let Some(uploaded) = write.uploaded {
+            let is_other = current.as_ref().is_some_and(|stream| stream.incarnation != uploaded.incarnation);
+            if matches!(write.command, Command::Append(_)) && is_other {
+                return Some(Judged { write, answer: Answer::OtherIncarnation });
+            }
+            let age = self.context.store.last_seen().since(uploaded.at);
+            if age > self.context.settings.grace / UPLOAD_PART {
+                return Some(Judged { write, answer: Answer::No(super::error::no_answer()) });
+            }
         }
         let answer = match stream::decide(current.as_deref(), &write.command, at) {
             Ok(decision) => {
@@ -210,7 +225,8 @@ impl Shard {
             let settled = log::propose(&context, &key, id, &body).await;
             Event::Settled { id, settled }
         });
-        self.in_flight.push_back(Batch { header, object, records, judged, settled: None, sent });
+        let (fences, formed_at) = (std::mem::take(&mut self.fences), self.context.store.last_seen());
+        self.in_flight.push_back(Batch { header, object, records, judged, fences, formed_at, settled: None, sent });
     }
 
     /// An entry in flight is settled. Entries are committed in order, so its turn may come later.
@@ -264,6 +280,10 @@ impl Shard {
         for judged in batch.judged {
             judged.write.answer(judged.answer);
         }
+        for fence in batch.fences {
+            // The collector gave up waiting.
+            let _ = fence.send(batch.formed_at);
+        }
         changed.iter().for_each(|name| self.view.followers.notify(name));
     }
 
@@ -272,8 +292,12 @@ impl Shard {
         let batches = std::mem::take(&mut self.in_flight);
         tracing::debug!(shard = self.number, entries = batches.len(), "lost a log position, proposing again");
         self.speculative.clear();
-        let in_flight = batches.into_iter().flat_map(|batch| batch.judged);
-        let judged = in_flight.chain(std::mem::take(&mut self.held_back)).collect();
+        let mut judged = Vec::new();
+        for batch in batches {
+            judged.extend(batch.judged);
+            self.fences.extend(batch.fences);
+        }
+        judged.append(&mut self.held_back);
         self.judge_again(judged);
         self.absorb(object).await;
         // There may be more after it: read up to the head before proposing again.

@@ -172,6 +172,10 @@ impl Committed {
         if self.base.as_ref().is_some_and(|known| known.log_position() > sealed_to) {
             return Ok(());
         }
+        if base.manifest.is_none() && !self.pending.is_empty() {
+            // A stream of which a checkpoint knows nothing has a manifest, and keeps it for ever.
+            return Err(Damaged::new("it is missing, although the log has records of its stream"));
+        }
         let manifest_stream = || -> Result<Option<Arc<Stream>>, Damaged> {
             let facts = base.manifest.as_ref().and_then(|manifest| manifest.stream.clone());
             facts.map(|facts| Stream::try_from(facts).map(Arc::new)).transpose()
@@ -191,6 +195,12 @@ impl Committed {
             }
         }
         self.base = Some(base);
+        // Else bytes between the two are lost, and what would be sealed next would say so for good.
+        let (sealed, start) = (self.own_manifest().map_or(0, |manifest| manifest.end()), self.unsealed_start());
+        if self.stream.is_some() && sealed != start {
+            self.base = None;
+            return Err(Damaged::new(format!("it has bytes up to {sealed}, and the log goes on at {start}")));
+        }
         Ok(())
     }
 

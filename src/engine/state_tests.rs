@@ -1,6 +1,7 @@
 use bytes::Bytes;
 
 use super::*;
+use crate::layout::manifest::ChunkRef;
 use crate::protocol::stream::Body;
 use crate::protocol::{ContentType, Incarnation, Lifetime};
 
@@ -38,11 +39,13 @@ fn folded(effects: &[(u64, Effect)]) -> Committed {
 
 /// What a replica that sealed `committed` would have written.
 fn manifest_of(committed: &Committed, log_position: u64) -> Base {
+    let len = tail(committed).unwrap_or(0);
+    let chunk = ChunkRef { start: 0, len, nonce: 1, at: 0, overshoots: Vec::new() };
     let manifest = Manifest {
         name: "s".to_owned(),
         log_position,
         stream: committed.stream.as_deref().map(Facts::from),
-        chunks: Vec::new(),
+        chunks: if len > 0 { vec![chunk] } else { Vec::new() },
         inline: None,
     };
     Base { manifest: Some(Arc::new(manifest)), version: Some(Version(log_position.to_string())) }
@@ -135,6 +138,19 @@ fn nothing_of_an_idle_stream_outlives_a_reload() {
     cells.clear();
     assert!(cells.get(&name).is_none(), "a cell is still found");
     assert!(!cells.pin(&name).lock().is_known(), "a cell is still there to be pinned");
+}
+
+#[test]
+fn a_manifest_that_is_gone_or_ends_before_the_log_goes_on_is_damage() {
+    let sealed = folded(&[(1, created(1)), (2, appended(1, 0, 4))]);
+    let nothing = || Base { manifest: None, version: None };
+    let mut unknown = folded(&[(3, appended(1, 4, 4))]);
+    assert!(unknown.rebase(nothing(), PAGE).is_err(), "the stream was not created in the log");
+    let mut known = folded(&[(1, created(1)), (2, appended(1, 0, 4)), (3, appended(1, 4, 4))]);
+    assert_eq!(known.rebase(manifest_of(&sealed, 2), PAGE), Ok(()));
+    known.base = None;
+    assert!(known.rebase(nothing(), PAGE).is_err(), "nothing has the first four bytes");
+    assert_eq!(known.rebase(manifest_of(&sealed, 2), PAGE), Ok(()), "it is back");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 
 use super::admission::Admission;
 use super::error::{no_answer, retry_after, stopping};
-use super::handle::{Answer, Message, Ticket, Write};
+use super::handle::{Answer, Message, Ticket, Uploaded, Write};
 use super::{Engine, EngineError, seal};
 use crate::layout::chunk;
 use crate::protocol::stream::{Body, Command, Data, Outcome};
@@ -49,7 +49,7 @@ impl Engine {
         &self,
         name: &StreamName,
         command: Command,
-        uploaded_for: Option<Incarnation>,
+        uploaded: Option<Uploaded>,
         admission: Option<Admission>,
     ) -> Result<Option<Outcome>, Refusal> {
         if self.0.is_draining.load(Ordering::Acquire) {
@@ -57,14 +57,8 @@ impl Engine {
         }
         let (reply, answer) = oneshot::channel();
         let ticket = Arc::new(Ticket::default());
-        let write = Write {
-            name: name.clone(),
-            command,
-            uploaded_for,
-            ticket: Arc::clone(&ticket),
-            reply: Some(reply),
-            admission,
-        };
+        let write =
+            Write { name: name.clone(), command, uploaded, ticket: Arc::clone(&ticket), reply: Some(reply), admission };
         let (_, shard) = self.shard(name);
         let wait = async {
             shard.mailbox.send(Message::Write(write)).await.map_err(|_| stopping())?;
@@ -83,7 +77,7 @@ impl Engine {
     pub(super) fn submit_quietly(&self, name: &StreamName, command: Command) {
         let (_, shard) = self.shard(name);
         let (name, ticket) = (name.clone(), Arc::new(Ticket::default()));
-        let write = Write { name, command, uploaded_for: None, ticket, reply: None, admission: None };
+        let write = Write { name, command, uploaded: None, ticket, reply: None, admission: None };
         // A full mailbox means that the shard is behind; the next use will do.
         let _ = shard.mailbox.try_send(Message::Write(write));
     }
@@ -94,7 +88,7 @@ impl Engine {
         name: &StreamName,
         incarnation: Incarnation,
         body: &mut Body,
-    ) -> Result<Option<u128>, EngineError> {
+    ) -> Result<Option<Uploaded>, EngineError> {
         let context = &self.0.context;
         let Data::Inline(bytes) = &body.data else { return Ok(None) };
         if bytes.len() as u64 <= context.settings.direct_bytes {
@@ -103,20 +97,20 @@ impl Engine {
         let object = chunk::encode(std::iter::once(bytes), &body.ends);
         let len = bytes.len() as u64;
         let upload = seal::upload(context, name, incarnation, object);
-        let nonce = timeout(self.patience(), upload).await.map_err(|_| no_answer())??;
-        body.data = Data::Chunk { nonce, len };
-        Ok(Some(nonce))
+        let uploaded = timeout(self.patience(), upload).await.map_err(|_| no_answer())??;
+        body.data = Data::Chunk { nonce: uploaded.nonce, len };
+        Ok(Some(uploaded))
     }
 
     /// Removes an uploaded body that no entry names, or will name.
     pub(super) fn discard_if_unused(
         &self,
         name: &StreamName,
-        uploaded: Option<(Incarnation, u128)>,
+        uploaded: Option<Uploaded>,
         is_used: bool,
         outcome: &Result<Option<Outcome>, Refusal>,
     ) {
-        let Some((incarnation, nonce)) = uploaded else { return };
+        let Some(Uploaded { incarnation, nonce, .. }) = uploaded else { return };
         let is_open = matches!(outcome, Err(Refusal::Error(EngineError::Unconfirmed { .. })));
         if is_used || is_open {
             return;

@@ -6,13 +6,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::oneshot;
 use tokio::time::Instant;
 
 use super::EngineError;
 use super::checkpoint::{self, Held};
 use super::seal::{self, Plan, Sealed};
 use super::shard::{Event, Shard, Waiting};
-use super::state::Committed;
+use super::state::{Base, Committed};
 use crate::clock::Millis;
 use crate::layout::key;
 use crate::protocol::StreamName;
@@ -62,16 +63,34 @@ impl Shard {
             let plan = Plan::new(self.number, &name, self.log.next - 1, &committed);
             drop(committed);
             self.sealing.insert(name.clone(), None);
-            let Some(plan) = plan else {
+            match plan {
+                Some(plan) => self.seal(plan),
                 // It is back in line when its manifest has been read.
-                self.wait_for_manifest(name, Waiting::Seal);
-                continue;
-            };
-            let (context, generation) = (Arc::clone(&self.context), self.generation);
-            self.tasks.spawn(async move {
-                let sealed = seal::seal(&context, &plan).await;
-                Event::Sealed { name: plan.name, generation, sealed }
-            });
+                None => self.wait_for_manifest(name, Waiting::Seal),
+            }
+        }
+    }
+
+    fn seal(&mut self, plan: Plan) {
+        let (context, generation) = (Arc::clone(&self.context), self.generation);
+        self.tasks.spawn(async move {
+            let sealed = seal::seal(&context, &plan).await;
+            Event::Sealed { name: plan.name, generation, sealed }
+        });
+    }
+
+    /// Seals a stream although nothing may be new: the manifest has another version then, and whoever still tries to
+    /// replace the present one can't any more.
+    pub fn reseal(&mut self, name: StreamName, reply: oneshot::Sender<Base>) {
+        if self.sealing.contains_key(&name) || !self.is_fresh() {
+            return;
+        }
+        let cell = self.view.cells.get(&name);
+        let plan = cell.and_then(|cell| Plan::new(self.number, &name, self.log.next - 1, &cell.lock()));
+        if let Some(plan) = plan {
+            self.sealing.insert(name.clone(), None);
+            self.resealing.insert(name, reply);
+            self.seal(plan);
         }
     }
 
@@ -102,8 +121,12 @@ impl Shard {
 
     pub fn sealed(&mut self, name: StreamName, sealed: Result<Sealed, EngineError>) {
         self.sealing.remove(&name);
+        let asked = self.resealing.remove(&name);
         match sealed {
             Ok(Sealed::Written { base, garbage }) => {
+                if let Some(reply) = asked {
+                    let _ = reply.send(base.clone());
+                }
                 match self.view.cells.rebase(&name, base, self.context.page_bytes) {
                     Ok(cell) => cell.lock().garbage.retain(|chunk| !garbage.contains(chunk)),
                     Err(error) => tracing::error!(key = key::manifest(&name), %error, "own manifest not understood"),

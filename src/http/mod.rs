@@ -21,7 +21,7 @@ mod listen;
 mod live;
 mod metrics;
 mod read;
-mod request;
+pub mod request;
 mod routes;
 mod sse;
 mod stall;

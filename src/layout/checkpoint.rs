@@ -1,11 +1,15 @@
 //! Checkpoints: a shard's log folded up to a position, so that a cold replica need not read it from the start.
 
+use std::ops::RangeInclusive;
+
 use serde::{Deserialize, Serialize};
 
+use super::Damaged;
 use super::document::Document;
 use super::facts::Facts;
 use super::manifest::hex128;
 use crate::clock::Millis;
+use crate::protocol::{Stream, StreamName, offset};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Checkpoint {
@@ -29,6 +33,22 @@ pub struct Checkpoint {
 impl Document for Checkpoint {
     const FORMAT: &'static str = "headwater-checkpoint";
     const VERSION: u32 = 1;
+
+    fn check(&self) -> Result<(), Damaged> {
+        let wrong = |what: &str| Err(Damaged::new(what));
+        if self.position >= offset::LIMIT {
+            return wrong("its position is further than a log can be");
+        }
+        // Earlier floors may be above this one: who wrote those may have known of a seal that this writer had not heard of.
+        let floors = self.published.iter().map(|published| published.floor).chain([self.truncated, self.floor]);
+        if floors.max().is_some_and(|floor| floor > self.position + 1) {
+            return wrong("entries that it does not cover may be deleted");
+        }
+        if !self.unsealed.is_sorted_by(|a, b| a.name < b.name) {
+            return wrong("a stream is named twice");
+        }
+        self.unsealed.iter().try_for_each(|stream| stream.check(self.floor..=self.position))
+    }
 }
 
 /// When (by the store's clock) a checkpoint with this floor was known to be in place.
@@ -55,6 +75,34 @@ pub struct Unsealed {
     /// Chunks that were uploaded for incarnations since replaced, to be deleted.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub garbage: Vec<(u64, Nonce)>,
+}
+
+impl Unsealed {
+    /// `kept` are the positions that must still be there.
+    fn check(&self, kept: RangeInclusive<u64>) -> Result<(), Damaged> {
+        let wrong = |what: &str| Err(Damaged::new(format!("stream {}: {what}", self.name)));
+        StreamName::new(&self.name).map_err(|error| Damaged::new(error.what))?;
+        let stream = self.stream.clone().map(Stream::try_from).transpose()?;
+        let tail = stream.map_or(0, |stream| stream.tail);
+        let start = self.runs.first().map_or(tail, |run| run.start);
+        let mut at = start;
+        for run in &self.runs {
+            let end = run.start.checked_add(run.len).filter(|end| run.start == at && *end > at);
+            let Some(end) = end else { return wrong("its bytes have gaps") };
+            if run.position > self.last || run.nonce.is_none() && !kept.contains(&run.position) {
+                return wrong("its bytes are in an entry that is not kept");
+            }
+            at = end;
+        }
+        if at != tail || self.last > *kept.end() {
+            return wrong("its bytes do not end where it does");
+        }
+        let page_ends = [start].into_iter().chain(self.page_ends.iter().copied());
+        if !page_ends.is_sorted_by(|a, b| a < b) || self.page_ends.last().is_some_and(|end| *end > tail) {
+            return wrong("its pages do not end within its bytes");
+        }
+        Ok(())
+    }
 }
 
 /// A run of unsealed bytes, in the log or in a chunk that was uploaded for one append.

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::Damaged;
 use super::document::Document;
 use crate::clock::Millis;
 
@@ -18,7 +19,17 @@ pub struct Cluster {
     pub created_at: Millis,
 }
 
+/// The most logs that a bucket may have: each is a task in every replica.
+const MAX_SHARDS: u32 = 4096;
+
 impl Document for Cluster {
     const FORMAT: &'static str = "headwater-cluster";
     const VERSION: u32 = 1;
+
+    fn check(&self) -> Result<(), Damaged> {
+        if !(1..=MAX_SHARDS).contains(&self.shards) || self.page_bytes == 0 || self.grace == 0 {
+            return Err(Damaged::new("it has no shards or too many, pages without bytes, or no grace period"));
+        }
+        Ok(())
+    }
 }

@@ -106,27 +106,31 @@ impl Reader {
         Ok(u128::from_le_bytes(self.array()?))
     }
 
+    /// Only the shortest form of a number is taken: what can be written in one way only can't be changed unnoticed.
     pub fn varint(&mut self) -> Result<u64, Damaged> {
+        let too_long = || Damaged::new("a number is too long");
         let mut value = 0u64;
         for shift in (0..64).step_by(7) {
             let byte = self.u8()?;
-            value |= u64::from(byte & 0x7f) << shift;
+            let bits = u64::from(byte & 0x7f);
+            value |= bits << shift;
             if byte < 0x80 {
-                return Ok(value);
+                let is_shortest = (byte > 0 || shift == 0) && bits << shift >> shift == bits;
+                return if is_shortest { Ok(value) } else { Err(too_long()) };
             }
         }
-        Err(Damaged::new("a number is too long"))
+        Err(too_long())
     }
 
-    /// A count of things that take at least one byte each, so that a damaged count cannot ask for more memory than
-    /// the input has bytes.
-    pub fn count(&mut self) -> Result<usize, Damaged> {
+    /// A count of things that take at least `shortest` bytes each, so that a damaged count cannot ask for more memory
+    /// than so many things need.
+    pub fn count(&mut self, shortest: usize) -> Result<usize, Damaged> {
         let count = usize::try_from(self.varint()?).unwrap_or(usize::MAX);
-        if count > self.left() { Err(Damaged::new("a count is too large")) } else { Ok(count) }
+        if count > self.left() / shortest { Err(Damaged::new("a count is too large")) } else { Ok(count) }
     }
 
     pub fn text(&mut self) -> Result<String, Damaged> {
-        let length = self.count()?;
+        let length = self.count(1)?;
         let taken = self.take(length)?;
         String::from_utf8(taken.to_vec()).map_err(|_| Damaged::new("a text is not UTF-8"))
     }
@@ -144,7 +148,7 @@ impl Reader {
     }
 
     pub fn rising(&mut self) -> Result<Vec<u32>, Damaged> {
-        let count = self.count()?;
+        let count = self.count(1)?;
         let mut numbers = Vec::with_capacity(count);
         let mut last = 0u32;
         for _ in 0..count {

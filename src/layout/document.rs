@@ -23,6 +23,9 @@ struct Envelope<'a> {
 pub trait Document: Serialize + DeserializeOwned {
     const FORMAT: &'static str;
     const VERSION: u32;
+
+    /// What its parts must be to each other, so that whoever uses it can rely on it.
+    fn check(&self) -> Result<(), Damaged>;
 }
 
 pub fn encode<D: Document>(document: &D, write_id: u128) -> Bytes {
@@ -45,7 +48,10 @@ pub fn decode<D: Document>(object: &[u8]) -> Result<D, Damaged> {
     if crc32fast::hash(envelope.body.get().as_bytes()) != envelope.crc32 {
         return Err(Damaged::new("its checksum does not match"));
     }
-    serde_json::from_str(envelope.body.get()).map_err(|error| Damaged::new(format!("its body makes no sense: {error}")))
+    let body = serde_json::from_str(envelope.body.get());
+    let document: D = body.map_err(|error| Damaged::new(format!("its body makes no sense: {error}")))?;
+    document.check()?;
+    Ok(document)
 }
 
 /// Whether `object` is what [`encode`] made with `write_id`.

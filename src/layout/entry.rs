@@ -18,10 +18,12 @@ use super::codec::{Reader, Writer};
 use crate::clock::Millis;
 use crate::protocol::lifetime::Lifetime;
 use crate::protocol::stream::{Appended, Body, Data, Effect};
-use crate::protocol::{ContentType, Incarnation, Producer, StreamName};
+use crate::protocol::{ContentType, Incarnation, Producer, StreamName, offset};
 
 const MAGIC: &[u8; 4] = b"HWLE";
 const VERSION: u8 = 1;
+/// A name of one byte after its length, a tag and an incarnation.
+const SHORTEST_RECORD: usize = 4;
 
 /// Which entry of a shard's log this is, and after which.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,7 +117,7 @@ impl Placement {
         let mut placement = Placement { offsets: vec![0; count], data: Vec::new(), total: 0 };
         for (index, bytes) in groups.into_iter().flatten() {
             placement.offsets[index] = placement.total;
-            placement.total += u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+            placement.total = placement.total.saturating_add(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
             placement.data.push(bytes);
         }
         placement
@@ -202,15 +204,35 @@ pub fn decode(object: &Bytes) -> Result<Entry, Damaged> {
     };
     let data_length = input.u32()? as usize;
     let data_start = covered.checked_sub(data_length).ok_or_else(|| Damaged::new("its data is longer than it is"))?;
-    let count = input.count()?;
-    let mut records = Vec::with_capacity(count.min(4096));
+    let count = input.count(SHORTEST_RECORD)?;
+    let mut records = Vec::with_capacity(count);
     for _ in 0..count {
         records.push(decode_record(&mut input, object, data_start, covered)?);
     }
     if input.at() != data_start {
         return Err(Damaged::new("its records and its data do not meet"));
     }
-    Ok(Entry { header, records })
+    let entry = Entry { header, records };
+    check_placement(&entry, data_start, data_length)?;
+    Ok(entry)
+}
+
+/// Readers take a stream's bytes as one slice: they must lie where [`encode`] puts them, each in one record only.
+fn check_placement(entry: &Entry, data_start: usize, data_length: usize) -> Result<(), Damaged> {
+    let records = entry.records.iter().map(|placed| (&placed.record.name, &placed.record.effect));
+    let placement = Placement::of(records);
+    let is_placed = |(placed, offset): (&Placed, &u32)| match &placed.record.effect {
+        Effect::Appended(Appended { body: Body { data: Data::Inline(_), .. }, .. }) => {
+            placed.data_at as usize == data_start + *offset as usize
+        }
+        _ => true,
+    };
+    let all_placed = entry.records.iter().zip(&placement.offsets).all(is_placed);
+    if all_placed && placement.total as usize == data_length {
+        Ok(())
+    } else {
+        Err(Damaged::new("its data does not lie stream by stream"))
+    }
 }
 
 fn decode_record(input: &mut Reader, object: &Bytes, data_start: usize, covered: usize) -> Result<Placed, Damaged> {
@@ -239,6 +261,9 @@ fn decode_record(input: &mut Reader, object: &Bytes, data_start: usize, covered:
             if ends.last().map_or(0, |end| u64::from(*end)) != data.len() {
                 return Err(Damaged::new("a record's messages do not fill its data"));
             }
+            if start.saturating_add(data.len()) >= offset::LIMIT {
+                return Err(Damaged::new("a record's data reaches further than a stream can"));
+            }
             let seq = input.optional_text()?.map(Into::into);
             let producer = if input.flag()? {
                 Some(Producer { id: input.text()?, epoch: input.varint()?, seq: input.varint()? })
@@ -257,12 +282,15 @@ fn decode_record(input: &mut Reader, object: &Bytes, data_start: usize, covered:
 
 fn decode_created(input: &mut Reader) -> Result<Effect, Damaged> {
     let incarnation = incarnation(input)?;
-    let content_type = ContentType::new(&input.text()?).map_err(|e| Damaged::new(e.what))?;
-    let (kind, value) = (input.u8()?, input.varint()?);
-    let lifetime = match kind {
-        0 => Lifetime::Forever,
-        1 => Lifetime::Ttl(value),
-        2 => Lifetime::Until(value),
+    let text = input.text()?;
+    let content_type = ContentType::new(&text).map_err(|e| Damaged::new(e.what))?;
+    if content_type.as_str() != text {
+        return Err(Damaged::new("a content type has spaces around it"));
+    }
+    let lifetime = match (input.u8()?, input.varint()?) {
+        (0, 0) => Lifetime::Forever,
+        (1, value) => Lifetime::Ttl(value),
+        (2, value) => Lifetime::Until(value),
         _ => return Err(Damaged::new("a lifetime is of an unknown kind")),
     };
     Ok(Effect::Created { incarnation, content_type, lifetime })

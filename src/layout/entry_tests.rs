@@ -34,7 +34,7 @@ fn effect() -> impl Strategy<Value = Effect> {
             epoch,
             seq,
         }));
-    let appended = (incarnations(), any::<u64>(), body(), proptest::option::of("[a-z]{0,5}"), producer, any::<bool>())
+    let appended = (incarnations(), 0u64..1 << 50, body(), proptest::option::of("[a-z]{0,5}"), producer, any::<bool>())
         .prop_map(|(incarnation, start, body, seq, producer, close)| {
             Effect::Appended(Appended { incarnation, start, body, seq: seq.map(Into::into), producer, close })
         });

@@ -9,7 +9,7 @@ use super::Damaged;
 use crate::clock::Millis;
 use crate::protocol::producer::Accepted;
 use crate::protocol::stream::Closed;
-use crate::protocol::{ContentType, Incarnation, Lifetime, Producer, Stream};
+use crate::protocol::{ContentType, Incarnation, Lifetime, Producer, Stream, offset};
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Facts {
@@ -69,6 +69,12 @@ impl TryFrom<Facts> for Stream {
             (None, Some(moment)) => Lifetime::Until(moment),
             (Some(_), Some(_)) => return Err(Damaged::new("a stream has two lifetimes")),
         };
+        if facts.tail >= offset::LIMIT {
+            return Err(Damaged::new("a stream is longer than a stream can be"));
+        }
+        if facts.closed_by.is_some() && !facts.closed {
+            return Err(Damaged::new("an open stream was closed by someone"));
+        }
         let by = facts.closed_by.map(|(id, epoch, seq)| Producer { id, epoch, seq });
         let accepted = |(id, (epoch, seq))| (id, Accepted { epoch, seq });
         Ok(Stream {

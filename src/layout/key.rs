@@ -1,11 +1,18 @@
 //! Keys of all objects, below the store's prefix.
 
-use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, utf8_percent_encode};
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode_str, utf8_percent_encode};
 use sha2::{Digest, Sha256};
 
 use crate::protocol::{Incarnation, StreamName};
 
 pub const CLUSTER: &str = "cluster";
+pub const COLLECTOR: &str = "collector";
+/// What the start-up probe writes and removes lies under this.
+pub const PROBES: &str = "probe/";
+/// All logs lie under this.
+pub const LOGS: &str = "log/";
+/// Everything of streams lies under this.
+pub const STREAMS: &str = "streams/";
 
 /// Characters of a stream name that stay readable. `~` is not among them: it marks shortened names.
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'_').remove(b'.');
@@ -14,7 +21,12 @@ const LONGEST_NAME: usize = 250;
 const SHORTENED_TO: usize = 128;
 
 pub fn log(shard: u32, position: u64) -> String {
-    format!("log/{shard}/{position:020}")
+    format!("{}{position:020}", logs(shard))
+}
+
+/// All keys of a shard's log start with this.
+pub fn logs(shard: u32) -> String {
+    format!("{LOGS}{shard}/")
 }
 
 pub fn checkpoint(shard: u32) -> String {
@@ -22,16 +34,68 @@ pub fn checkpoint(shard: u32) -> String {
 }
 
 pub fn manifest(name: &StreamName) -> String {
-    format!("streams/{}/manifest", stream(name))
+    manifest_in(&folder(name))
+}
+
+pub fn manifest_in(folder: &str) -> String {
+    format!("{STREAMS}{folder}/manifest")
 }
 
 pub fn chunk(name: &StreamName, incarnation: Incarnation, nonce: u128) -> String {
-    format!("streams/{}/{incarnation}/{nonce:032x}", stream(name))
+    format!("{STREAMS}{}/{incarnation}/{nonce:032x}", folder(name))
+}
+
+/// What a key names.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Key {
+    Cluster,
+    Collector,
+    Log { shard: u32, position: u64 },
+    Checkpoint { shard: u32 },
+    Manifest { folder: String },
+    Chunk { folder: String, incarnation: u64, nonce: u128 },
+    Probe,
+}
+
+impl Key {
+    /// `None`: no key of headwater's. Only keys exactly as they are written are known.
+    pub fn parse(key: &str) -> Option<Key> {
+        let segments: Vec<&str> = key.split('/').collect();
+        let parsed = match segments[..] {
+            [CLUSTER] => Key::Cluster,
+            [COLLECTOR] => Key::Collector,
+            ["log", shard, position] => Key::Log { shard: shard.parse().ok()?, position: position.parse().ok()? },
+            ["checkpoint", shard] => Key::Checkpoint { shard: shard.parse().ok()? },
+            ["streams", folder, "manifest"] => Key::Manifest { folder: folder.to_owned() },
+            ["streams", folder, incarnation, nonce] => Key::Chunk {
+                folder: folder.to_owned(),
+                incarnation: incarnation.parse().ok()?,
+                nonce: u128::from_str_radix(nonce, 16).ok()?,
+            },
+            ["probe", _, _] => Key::Probe,
+            _ => return None,
+        };
+        let is_canonical = match &parsed {
+            Key::Cluster | Key::Collector | Key::Manifest { .. } | Key::Probe => true,
+            Key::Log { shard, position } => key == log(*shard, *position),
+            Key::Checkpoint { shard } => key == checkpoint(*shard),
+            Key::Chunk { folder, incarnation, nonce } => {
+                Incarnation::new(*incarnation).is_some_and(|i| key == format!("{STREAMS}{folder}/{i}/{nonce:032x}"))
+            }
+        };
+        is_canonical.then_some(parsed)
+    }
+}
+
+/// The stream of a folder; `None` if the folder's name is shortened: then only the manifest in it tells.
+pub fn name_of(folder_name: &str) -> Option<StreamName> {
+    let decoded = percent_decode_str(folder_name).decode_utf8().ok()?;
+    StreamName::new(&decoded).ok().filter(|name| folder(name) == folder_name)
 }
 
 /// The name, percent-encoded so that it is one path segment; a name too long for a key keeps its start and gets a
 /// hash.
-fn stream(name: &StreamName) -> String {
+pub fn folder(name: &StreamName) -> String {
     let encoded = utf8_percent_encode(name.as_str(), ENCODED).to_string();
     if encoded.len() <= LONGEST_NAME {
         return encoded;
@@ -61,10 +125,28 @@ mod tests {
     }
 
     #[test]
+    fn keys_say_what_they_name() {
+        let stream = name("chat/room 1");
+        let folder = folder(&stream);
+        let incarnation = Incarnation::new(7).unwrap_or(Incarnation::ANY);
+        assert_eq!(Key::parse(&manifest(&stream)), Some(Key::Manifest { folder: folder.clone() }));
+        let parsed = Key::parse(&chunk(&stream, incarnation, 255));
+        assert_eq!(parsed, Some(Key::Chunk { folder: folder.clone(), incarnation: 7, nonce: 255 }));
+        assert_eq!(Key::parse(&log(3, 42)), Some(Key::Log { shard: 3, position: 42 }));
+        assert_eq!(Key::parse(&checkpoint(3)), Some(Key::Checkpoint { shard: 3 }));
+        assert_eq!(Key::parse(CLUSTER), Some(Key::Cluster));
+        for foreign in ["", "log/3/42", "log/03/00000000000000000042", "streams/a/7/ff", "streams/a", "readme.txt"] {
+            assert_eq!(Key::parse(foreign), None, "{foreign}");
+        }
+        assert_eq!(name_of(&folder), Some(stream));
+    }
+
+    #[test]
     fn the_longest_names_fit_a_key_and_stay_apart() {
         let long = |last: char| name(&format!("{}{last}", "é".repeat(255)));
         assert!(chunk(&long('a'), Incarnation::ANY, u128::MAX).len() < 800);
         assert_ne!(manifest(&long('a')), manifest(&long('b')));
+        assert_eq!(name_of(&folder(&long('a'))), None);
     }
 
     proptest! {

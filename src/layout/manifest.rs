@@ -5,10 +5,11 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::Damaged;
 use super::document::Document;
 use super::facts::Facts;
 use crate::clock::Millis;
-use crate::protocol::page;
+use crate::protocol::{Stream, StreamName, page};
 
 /// Everything of a stream that the log's records up to `log_position` say.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -28,9 +29,45 @@ pub struct Manifest {
     pub inline: Option<Inline>,
 }
 
+impl Manifest {
+    /// Where its bytes end.
+    pub fn end(&self) -> u64 {
+        let chunks = self.chunks.last().map_or(0, ChunkRef::end);
+        self.inline.as_ref().map_or(chunks, Inline::end)
+    }
+}
+
 impl Document for Manifest {
     const FORMAT: &'static str = "headwater-manifest";
     const VERSION: u32 = 1;
+
+    /// Its parts are the whole stream: from its start to its end, without gaps.
+    fn check(&self) -> Result<(), Damaged> {
+        StreamName::new(&self.name).map_err(|error| Damaged::new(error.what))?;
+        let mut at = 0;
+        for chunk in &self.chunks {
+            let end = chunk.start.checked_add(chunk.len).filter(|end| chunk.start == at && *end > at);
+            at = end.ok_or_else(|| Damaged::new(format!("after {at} bytes it has a chunk of others")))?;
+        }
+        if let Some(inline) = &self.inline {
+            let ends = [0].iter().chain(&inline.ends);
+            if inline.start != at
+                || !ends.is_sorted()
+                || inline.ends.last().map(|end| *end as usize) != Some(inline.data.len())
+            {
+                return Err(Damaged::new(format!(
+                    "after {at} bytes its inline data is of others, or not whole messages"
+                )));
+            }
+            at = at.saturating_add(inline.data.len() as u64);
+        }
+        let stream = self.stream.clone().map(Stream::try_from).transpose()?;
+        let tail = stream.map_or(0, |stream| stream.tail);
+        if at != tail {
+            return Err(Damaged::new(format!("it names {at} bytes of a stream of {tail}")));
+        }
+        Ok(())
+    }
 }
 
 /// A run of a stream's bytes that lies in a chunk object.

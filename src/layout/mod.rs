@@ -3,6 +3,7 @@
 //! | object | module | written |
 //! |---|---|---|
 //! | `cluster` | [`cluster`] | once |
+//! | `collector` | [`collector`] | compare-and-swap |
 //! | `log/{shard}/{position}` | [`entry`] | once |
 //! | `checkpoint/{shard}` | [`checkpoint`] | compare-and-swap |
 //! | `streams/{key}/manifest` | [`manifest`] | compare-and-swap |
@@ -15,6 +16,7 @@ pub mod checkpoint;
 pub mod chunk;
 pub mod cluster;
 mod codec;
+pub mod collector;
 pub mod document;
 pub mod entry;
 pub mod facts;

@@ -1,6 +1,7 @@
 //! The optional TOML file: its values become the defaults of the flags they name, so that a flag or an environment
 //! variable wins over the file.
 
+use std::error::Error;
 use std::ffi::OsString;
 use std::path::PathBuf;
 
@@ -31,7 +32,9 @@ pub fn apply(command: Command, text: &str, name: &str) -> Result<Command, String
     for (key, value) in &table {
         let flag = key.replace('_', "-");
         let known = command.get_arguments().find(|arg| arg.get_long() == Some(flag.as_str()) && flag != "config");
-        let id = known.map(|arg| arg.get_id().clone()).ok_or_else(|| format!("{name}: there is no setting '{key}'"))?;
+        let shown = key.escape_debug();
+        let id =
+            known.map(|arg| arg.get_id().clone()).ok_or_else(|| format!("{name}: there is no setting '{shown}'"))?;
         let value = plain(value).ok_or_else(|| format!("{name}: {key}: expected a string, number or boolean"))?;
         check(&command, &flag, &value).map_err(|why| format!("{name}: {key}: {why}"))?;
         values.push((id, value));
@@ -56,10 +59,10 @@ fn check(command: &Command, flag: &str, value: &str) -> Result<(), String> {
         Ok(_) => Ok(()),
         Err(error) => {
             let text = error.to_string();
-            let line = text.lines().next().unwrap_or_default();
-            // "error: invalid value 'x' for '--flag <F>': why"; without a reason, the whole line is the reason.
-            let why = line.split_once("': ").map_or(line.trim_start_matches("error: "), |(_, why)| why);
-            Err(format!("'{value}': {why}"))
+            let line = text.lines().next().unwrap_or_default().trim_start_matches("error: ");
+            // What the flag's parser said; without that, what there is to say of the flag.
+            let why = error.source().map_or_else(|| line.to_owned(), ToString::to_string);
+            Err(format!("'{}': {}", value.escape_debug(), why.lines().next().unwrap_or_default()))
         }
     }
 }
@@ -113,6 +116,8 @@ mod tests {
             ("config = 'other.toml'", "test.toml: there is no setting 'config'"),
             ("commit-interval = 'fast'", "test.toml: commit-interval: 'fast': not a duration such as 20ms, 25s or 1h"),
             ("pipeline = 0", "test.toml: pipeline: '0': 0 is not in 1..=64"),
+            ("pipeline = \"2\\n3\"", "test.toml: pipeline: '2\\n3': invalid digit found in string"),
+            ("\"a\\nb\" = 1", "test.toml: there is no setting 'a\\nb'"),
             ("pipeline = [1]", "test.toml: pipeline: expected a string, number or boolean"),
             ("a = 1\nb = = 2", "test.toml: line 2: "),
         ];

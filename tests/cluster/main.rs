@@ -1,4 +1,4 @@
-//! Real processes on a real bucket: crashes, a bad network, outages, two servers at once, orderly ends.
+//! Real processes on a real bucket: crashes, a bad network, outages, two servers at once, orderly ends, tools.
 
 #![allow(clippy::disallowed_methods, reason = "tests of real processes wait for real time")]
 
@@ -11,4 +11,5 @@ mod limits;
 mod load;
 mod outage;
 mod stop;
+mod tools;
 mod two;

@@ -26,6 +26,8 @@ pub(super) struct Seen {
     pub date: Option<StoreTime>,
     pub retry_after: Option<Duration>,
     pub content_length: Option<u64>,
+    /// Its end was announced, by a length or by pieces; else what was cut off looks whole.
+    pub is_delimited: bool,
 }
 
 impl Witness {
@@ -68,6 +70,7 @@ impl Intercept for Witness {
         seen.date = date;
         seen.retry_after = retry_after(headers, date);
         seen.content_length = headers.get("content-length").and_then(|value| value.parse().ok());
+        seen.is_delimited = seen.content_length.is_some() || headers.contains_key("transfer-encoding");
         Ok(())
     }
 }

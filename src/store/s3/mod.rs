@@ -215,6 +215,11 @@ impl S3Store {
             Ok(output) => output,
             Err(trouble) => return self.failed("LIST", prefix, &seen, trouble),
         };
+        let counted = output.key_count.and_then(|count| usize::try_from(count).ok());
+        let is_whole = output.is_truncated.is_some() && counted == Some(output.contents().len());
+        if !seen.is_delimited && !is_whole {
+            return self.failed("LIST", prefix, &seen, Trouble::new("the answer may have been cut off"));
+        }
         let more = output.is_truncated.unwrap_or(false);
         let items = output.contents.unwrap_or_default().into_iter().map(|object| {
             Some(Listed {
