@@ -251,7 +251,8 @@ impl Committed {
         let inline =
             manifest.and_then(|m| m.inline.as_ref()).map_or(0, |inline| inline.data.len() + inline.ends.len() * 4);
         let chunks: usize = manifest.map_or(0, |m| m.chunks.iter().map(|chunk| 80 + chunk.overshoots.len() * 4).sum());
-        let producers = self.stream.as_ref().map_or(0, |stream| stream.producers.len() * 80);
+        let producers = |stream: &Arc<Stream>| stream.producers.keys().map(|id| 80 + id.len()).sum::<usize>();
+        let producers = self.stream.as_ref().map_or(0, producers);
         u32::try_from(600 + inline + chunks + producers).unwrap_or(u32::MAX)
     }
 }
