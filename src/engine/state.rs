@@ -281,8 +281,11 @@ impl Committed {
         let inline =
             manifest.and_then(|m| m.inline.as_ref()).map_or(0, |inline| inline.data.len() + inline.ends.len() * 4);
         let chunks: usize = manifest.map_or(0, |m| m.chunks.iter().map(|chunk| 80 + chunk.overshoots.len() * 4).sum());
-        let producers = self.stream.as_ref().map_or(0, |stream| (stream.producers.len() + stream.forks.len()) * 80);
-        u32::try_from(600 + inline + chunks + producers).unwrap_or(u32::MAX)
+        let producers = |stream: &Arc<Stream>| stream.producers.keys().map(|id| 80 + id.len()).sum::<usize>();
+        let forks =
+            |stream: &Arc<Stream>| stream.forks.keys().map(|fork| 120 + fork.name.as_str().len()).sum::<usize>();
+        let others = self.stream.as_ref().map_or(0, |stream| producers(stream) + forks(stream));
+        u32::try_from(600 + inline + chunks + others).unwrap_or(u32::MAX)
     }
 }
 

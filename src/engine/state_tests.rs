@@ -3,7 +3,7 @@ use bytes::Bytes;
 use super::*;
 use crate::layout::manifest::ChunkRef;
 use crate::protocol::stream::Body;
-use crate::protocol::{ContentType, Incarnation, Lifetime};
+use crate::protocol::{ContentType, Incarnation, Lifetime, Producer};
 
 const PAGE: u64 = 10;
 
@@ -159,4 +159,31 @@ fn an_append_that_does_not_start_at_the_tail_is_damage() {
     let mut committed = folded(&[(1, created(1)), (2, appended(1, 0, 4))]);
     assert!(committed.fold(3, 3, &appended(1, 5, 4), PAGE).is_err());
     assert_eq!(tail(&committed), Some(4));
+}
+
+#[test]
+fn names_that_were_only_looked_at_and_idle_streams_do_not_pile_up() {
+    let cells = Cells::new(1 << 20);
+    let name = |n: u32| StreamName::new(&format!("looked/at/{n}")).unwrap_or_else(|e| panic!("{e}"));
+    for n in 0..20_000 {
+        assert!(cells.rebase(&name(n), Base { manifest: None, version: None }, PAGE).is_ok());
+    }
+    cells.idle().run_pending_tasks();
+    assert!(cells.idle().weighted_size() <= 1 << 20);
+    assert!((100..2_000).contains(&cells.idle().entry_count()), "{} cells are kept", cells.idle().entry_count());
+}
+
+#[test]
+fn a_stream_weighs_what_its_producers_take() {
+    let weigh = |id: &str| {
+        let mut committed = folded(&[(1, created(1))]);
+        for n in 0..100 {
+            let Effect::Appended(appended) = appended(1, n, 1) else { panic!("not an append") };
+            let producer = Some(Producer { id: format!("{id}{n}"), epoch: 0, seq: 0 });
+            let effect = Effect::Appended(Appended { producer, ..appended });
+            assert!(committed.fold(n + 2, n + 2, &effect, PAGE).is_ok());
+        }
+        committed.weight()
+    };
+    assert!(weigh(&"x".repeat(200)) >= weigh("x") + 100 * 199);
 }

@@ -12,8 +12,10 @@ use crate::engine::{Admission, EngineError};
 use crate::protocol::stream::{Body, Data};
 use crate::protocol::{ContentType, Malformed, json};
 
-/// Room asked for at first for a body of unknown length; doubled whenever it is used up.
+/// Room asked for at first; doubled whenever it is used up. A length that is only promised holds no more.
 const FIRST_ROOM: u64 = 64 << 10;
+/// What a write takes in memory until it is answered, apart from its body.
+const REQUEST_COST: u64 = 8 << 10;
 /// JSON bodies larger than this are checked on a thread of their own, so that others' requests do not wait.
 const LARGE_JSON: usize = 256 << 10;
 
@@ -28,17 +30,21 @@ pub fn is_empty(body: &HttpBody) -> bool {
     http_body::Body::size_hint(body).exact() == Some(0)
 }
 
-/// Reads the whole body. One of known length has all its room set aside, so it must come within `body_timeout`; one
-/// of unknown length holds only what it has sent, so each of its pieces may take that long.
+/// Reads the whole body. One of known length is refused at once if there is no room for it, but room is kept only for what
+/// has come: else a few clients that promise much and send nothing would keep out all others. It must come within
+/// `body_timeout`; of one of unknown length each piece may take that long.
 pub async fn receive(api: &Api, body: HttpBody) -> Result<Received, Problem> {
     let limit = api.settings.max_append_bytes;
     let declared = http_body::Body::size_hint(&body).exact();
     if declared.is_some_and(|length| length > limit) {
         return Err(Problem::body_too_large(limit));
     }
-    let room = declared.unwrap_or(FIRST_ROOM.min(limit));
-    let admission = api.engine.admit(room)?;
-    let mut reader = Reader { room, admission, bytes: BytesMut::with_capacity(capacity(room)) };
+    let whole = declared.unwrap_or(limit);
+    drop(api.engine.admit(declared.unwrap_or(0) + REQUEST_COST)?);
+    let room = FIRST_ROOM.min(whole);
+    let admission = api.engine.admit(room + REQUEST_COST)?;
+    let capacity = usize::try_from(room).unwrap_or(0);
+    let mut reader = Reader { room, whole, admission, bytes: BytesMut::with_capacity(capacity) };
     let deadline = declared.map(|_| Instant::now() + api.settings.body_timeout);
     reader.read(api, body, deadline).await?;
     Ok(Received { bytes: reader.bytes.freeze(), admission: reader.admission })
@@ -46,6 +52,8 @@ pub async fn receive(api: &Api, body: HttpBody) -> Result<Received, Problem> {
 
 struct Reader {
     room: u64,
+    /// The body's length, or the most that it may have.
+    whole: u64,
     admission: Admission,
     bytes: BytesMut,
 }
@@ -68,7 +76,7 @@ impl Reader {
         }
     }
 
-    /// The old permission is given back only once the new one is there, so that the bytes held are always covered.
+    /// Asks for more before it is taken, so that the bytes held are always covered.
     fn make_room(&mut self, api: &Api, more: u64) -> Result<(), Problem> {
         let needed = self.bytes.len() as u64 + more;
         let limit = api.settings.max_append_bytes;
@@ -76,16 +84,12 @@ impl Reader {
             return Err(Problem::body_too_large(limit));
         }
         if needed > self.room {
-            self.room = needed.max(self.room * 2).min(limit);
-            self.admission = api.engine.admit(self.room)?;
+            let room = needed.max(self.room * 2).min(self.whole.max(needed));
+            self.admission.merge(api.engine.admit(room - self.room)?);
+            self.room = room;
         }
         Ok(())
     }
-}
-
-/// Memory that is taken before the first byte has come: a length that is only promised is not believed beyond this.
-fn capacity(room: u64) -> usize {
-    usize::try_from(room.min(1 << 20)).unwrap_or(0)
 }
 
 /// What a message costs in memory until it is committed, apart from its bytes: where it ends, several times over.

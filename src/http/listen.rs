@@ -4,7 +4,7 @@
 //! too.
 
 use std::future::Future;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::Router;
@@ -23,7 +23,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tower_service::Service;
 
-use super::stall::{self, Since, Streams};
+use super::stall::{self, Streams, Watched, is_past};
 use super::{Api, router};
 use crate::settings::HttpSettings;
 
@@ -114,7 +114,7 @@ impl Server {
             let _permit = permit;
             let mut connection = std::pin::pin!(connection);
             let mut never_asks = std::pin::pin!(asked.nothing(header_timeout));
-            let mut idles = std::pin::pin!(asked.last.is_past(idle_timeout));
+            let mut idles = std::pin::pin!(is_past(idle_timeout, || asked.last()));
             let mut is_ending = false;
             loop {
                 tokio::select! {
@@ -180,10 +180,21 @@ fn limit_unsent(_: &TcpStream) {}
 struct Asked {
     anything: CancellationToken,
     /// When it last asked over HTTP/2. Over HTTP/1.1 hyper looks after that.
-    last: Since,
+    last: Mutex<Option<Instant>>,
 }
 
 impl Asked {
+    fn note(&self, version: Version) {
+        self.anything.cancel();
+        if version == Version::HTTP_2 {
+            *self.last.lock().unwrap_or_else(PoisonError::into_inner) = Some(Instant::now());
+        }
+    }
+
+    fn last(&self) -> Option<Instant> {
+        *self.last.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Returns if there is no request in time. Nothing else limits how long the first bytes may take: hyper's timer starts
     /// only when it knows which version of HTTP is spoken.
     async fn nothing(&self, patience: Duration) {
@@ -203,19 +214,16 @@ struct Requests {
 type Request = hyper::Request<hyper::body::Incoming>;
 
 impl Service<Request> for Requests {
-    type Response = Response<Body>;
+    type Response = Response<Watched>;
     type Error = <Router as Service<Request>>::Error;
-    type Future = MapOk<<Router as Service<Request>>::Future, fn(Response<Body>) -> Response<Body>>;
+    type Future = MapOk<<Router as Service<Request>>::Future, fn(Response<Body>) -> Response<Watched>>;
 
     fn poll_ready(&mut self, cx: &mut std::task::Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
         Service::<Request>::poll_ready(&mut self.router, cx)
     }
 
     fn call(&mut self, request: Request) -> Self::Future {
-        self.asked.anything.cancel();
-        if request.version() == Version::HTTP_2 {
-            self.asked.last.now();
-        }
+        self.asked.note(request.version());
         self.router.call(request).map_ok(stall::watch)
     }
 }

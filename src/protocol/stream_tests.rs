@@ -172,3 +172,17 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_stream_remembers_so_many_producers_and_refuses_more() {
+    let mut stream = open_stream();
+    let mut append_by = |id: usize, seq| {
+        let append = Append { producer: by(&id.to_string(), 0, seq), ..append("x") };
+        run(&mut stream, &Command::Append(append), 1)
+    };
+    for id in 0..MAX_PRODUCERS {
+        assert!(append_by(id, 0).is_ok());
+    }
+    assert!(matches!(append_by(MAX_PRODUCERS, 0), Err(Rejection::TooMany { .. })));
+    assert!(append_by(7, 1).is_ok(), "those that are known go on");
+}

@@ -100,7 +100,9 @@ impl HttpSettings {
         demand(self.tail_ttl <= self.share_max_age, "tail-ttl must not be more than share-max-age")?;
         // Message boundaries are kept in 32 bits, and JSON mode adds a byte.
         demand(self.max_append_bytes <= 1 << 30, "max-append-bytes must not be more than 1GiB")?;
-        demand(self.max_append_bytes <= engine.queue_bytes, "max-append-bytes must not be more than queue-bytes")
+        // The queue holds more of a request than its body.
+        let fits = self.max_append_bytes + (64 << 10) <= engine.queue_bytes;
+        demand(fits, "max-append-bytes must be less than queue-bytes, by 64KiB at least")
     }
 }
 

@@ -11,8 +11,6 @@ use tokio::task::JoinHandle;
 
 use crate::server::{Server, small_pages, soon};
 
-const STALL: Duration = Duration::from_millis(200);
-
 /// A connection whose client gives each response `window` bytes until it takes some, and its end.
 async fn connect(server: &Server, window: u32) -> (SendRequest<Bytes>, JoinHandle<()>) {
     let stream = TcpStream::connect(server.address()).await.unwrap_or_else(|e| panic!("{e}"));
@@ -56,15 +54,15 @@ async fn receive(body: &mut RecvStream) -> (usize, Option<Reason>) {
     }
 }
 
-async fn stalling() -> Server {
-    let settings = HttpSettings { write_stall_timeout: STALL, ..HttpSettings::default() };
+async fn stalling(write_stall_timeout: Duration) -> Server {
+    let settings = HttpSettings { write_stall_timeout, ..HttpSettings::default() };
     let engine = EngineSettings { page_bytes: 1 << 20, ..EngineSettings::default() };
     Server::start_with_engine(settings, engine).await.0
 }
 
 #[tokio::test]
 async fn a_subscriber_that_gives_no_window_is_reset_and_its_siblings_are_not() {
-    let server = stalling().await;
+    let server = stalling(Duration::from_millis(200)).await;
     server.put("s").text("x".repeat(100_000)).send().await;
     let (mut requests, ended) = connect(&server, 1000).await;
     let mut stalled = get(&mut requests, &server, "s?offset=-1&live=sse").await;
@@ -82,7 +80,7 @@ async fn a_subscriber_that_gives_no_window_is_reset_and_its_siblings_are_not() {
 
 #[tokio::test]
 async fn a_page_that_is_not_taken_is_reset_up_to_its_last_byte() {
-    let server = stalling().await;
+    let server = stalling(Duration::from_millis(200)).await;
     server.put("s").text("x".repeat(60_000)).send().await;
     for window in [1, 16 << 10, 59_999] {
         let (mut requests, _ended) = connect(&server, window).await;
@@ -96,7 +94,8 @@ async fn a_page_that_is_not_taken_is_reset_up_to_its_last_byte() {
 
 #[tokio::test]
 async fn a_client_that_takes_its_time_gets_everything() {
-    let server = stalling().await;
+    let stall = Duration::from_secs(2);
+    let server = stalling(stall).await;
     server.put("s").text("x".repeat(1 << 20)).send().await;
     let (mut requests, _ended) = connect(&server, 64 << 10).await;
     let mut body = get(&mut requests, &server, "s?offset=-1").await;
@@ -105,11 +104,11 @@ async fn a_client_that_takes_its_time_gets_everything() {
         let len = data.unwrap_or_else(|e| panic!("after {received} bytes: {e}")).len();
         received += len;
         // All of it takes much longer than a piece may.
-        tokio::time::sleep(STALL / 20).await;
+        tokio::time::sleep(stall / 50).await;
         let _ = body.flow_control().release_capacity(len);
     }
     assert_eq!(received, 1 << 20);
-    assert!(began.elapsed() > STALL, "nothing was tested");
+    assert!(began.elapsed() > stall, "nothing was tested");
 }
 
 #[tokio::test]

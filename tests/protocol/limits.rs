@@ -170,6 +170,35 @@ async fn more_live_reads_than_allowed_are_refused_until_others_end() {
 }
 
 #[tokio::test]
+async fn what_is_promised_and_not_sent_keeps_nobody_out() {
+    let engine = EngineSettings { queue_bytes: 1 << 20, ..small_pages() };
+    let (server, _stop) = Server::start_with_engine(HttpSettings::default(), engine).await;
+    server.text("s", "").await;
+    let promise = |length: usize| {
+        format!("POST /v1/stream/s HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\ncontent-length: {length}\r\n\r\n")
+    };
+    let mut silent = Vec::new();
+    for _ in 0..8 {
+        let mut stream = connect(&server).await;
+        say(&mut stream, &promise(900 << 10)).await;
+        silent.push(stream);
+    }
+    // All of them are under way once others that came later were answered.
+    for _ in 0..3 {
+        assert_eq!(server.post("s").text("x".repeat(200 << 10)).send().await.status, 204);
+    }
+    let refused = server.post("s").text("x".repeat(1 << 20)).send().await;
+    assert_eq!((refused.status.as_u16(), refused.code()), (503, "overloaded".to_owned()), "more than there is at all");
+    // What was begun is taken when it comes.
+    let mut last = silent.remove(0);
+    drop(silent);
+    say(&mut last, &"y".repeat(900 << 10)).await;
+    let mut start = [0; 12];
+    let _ = soon(last.read_exact(&mut start)).await;
+    assert_eq!(&start, b"HTTP/1.1 204");
+}
+
+#[tokio::test]
 async fn millions_of_tiny_messages_count_for_more_than_their_bytes() {
     let engine = EngineSettings { queue_bytes: 1 << 20, ..small_pages() };
     let (server, _stop) = Server::start_with_engine(HttpSettings::default(), engine).await;

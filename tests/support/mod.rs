@@ -8,12 +8,14 @@ mod memory;
 mod minio;
 pub mod model;
 mod server;
+mod slow_down;
 mod toxiproxy;
 
 pub use crowd::Crowd;
 pub use memory::Memory;
 pub use minio::{ACCESS_KEY, Minio, SECRET_KEY};
 pub use server::Server;
+pub use slow_down::SlowDown;
 pub use toxiproxy::Toxiproxy;
 
 /// The flags of a server whose store is the bucket at `endpoint`.

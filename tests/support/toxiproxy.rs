@@ -59,6 +59,11 @@ impl Toxiproxy {
         self.post("/proxies/store", &json!({ "enabled": enabled })).await;
     }
 
+    /// Closes all connections, and takes new ones to another store.
+    pub async fn lead_to(&self, upstream: &str) {
+        self.post("/proxies/store", &json!({ "upstream": upstream })).await;
+    }
+
     /// No faults any more.
     pub async fn heal(&self) {
         self.post("/reset", &json!({})).await;

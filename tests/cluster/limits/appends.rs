@@ -18,10 +18,14 @@ use crate::support::{Minio, Server, Toxiproxy, on_bucket};
 
 const STREAMS: usize = 4;
 /// Together their appends are several times what the server may queue.
-const PRODUCERS: usize = 640;
+const PRODUCERS: usize = 1000;
+/// Those that repeat their last append until it is acknowledged; the others give it up with the load.
+const STEADFAST: usize = 20;
 const BODY: usize = 128 << 10;
+/// After an append that was not acknowledged.
+const PAUSE: Duration = Duration::from_millis(500);
 /// KB a second that each connection to the store takes.
-const RATE: u32 = 64;
+const RATE: u32 = 128;
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -35,18 +39,22 @@ struct Flood {
     client: Client,
     url: String,
     id: String,
+    padding: Arc<str>,
     counts: Arc<Counts>,
 }
 
 impl Flood {
-    /// How many appends were acknowledged, the last one after the end of the load.
-    async fn run(self, stop: Stop) -> (String, u64) {
+    /// How many appends were acknowledged. Of one more it is not known, unless it is steadfast.
+    async fn run(self, stop: Stop, is_steadfast: bool) -> (String, u64) {
         let mut seq = 0;
         loop {
             let deadline = Instant::now() + PATIENCE + duration();
             while !self.attempt(seq).await {
+                if stop.is_set() && !is_steadfast {
+                    return (self.id, seq);
+                }
                 assert!(Instant::now() < deadline, "{}: {seq} is not acknowledged", self.id);
-                tokio::time::sleep(Duration::from_millis(200)).await;
+                tokio::time::sleep(PAUSE).await;
             }
             seq += 1;
             if stop.is_set() {
@@ -57,8 +65,9 @@ impl Flood {
 
     async fn attempt(&self, seq: u64) -> bool {
         self.counts.attempts.fetch_add(1, Ordering::Relaxed);
-        let message = json!({ "by": self.id, "seq": seq, "part": 0, "padding": "x".repeat(BODY) });
-        let request = self.client.post(&self.url).json(&message);
+        let (id, padding) = (&self.id, &self.padding);
+        let message = format!("{{\"by\":\"{id}\",\"seq\":{seq},\"part\":0,\"padding\":\"{padding}\"}}");
+        let request = self.client.post(&self.url).header("content-type", "application/json").body(message);
         let request = request.header("producer-id", &self.id).header("producer-epoch", "0");
         // A connection that is closed on a refused body is an append that was not heard.
         let Ok(answer) = request.header("producer-seq", seq.to_string()).send().await else { return false };
@@ -97,19 +106,22 @@ async fn appends_at_ten_times_what_the_store_takes_are_refused_and_none_is_lost(
 
     proxy.add("bandwidth", "upstream", 1.0, json!({ "rate": RATE })).await;
     let (stop, counts) = (Stop::default(), Arc::<Counts>::default());
+    let padding = Arc::<str>::from("x".repeat(BODY));
     let mut producers = JoinSet::new();
     for n in 0..PRODUCERS {
-        let (client, url, counts) = (client.clone(), urls[n % STREAMS].clone(), Arc::clone(&counts));
-        producers.spawn(Flood { client, url, id: n.to_string(), counts }.run(stop.clone()));
+        let (client, url, id) = (client.clone(), urls[n % STREAMS].clone(), n.to_string());
+        let flood = Flood { client, url, id, padding: Arc::clone(&padding), counts: Arc::clone(&counts) };
+        producers.spawn(flood.run(stop.clone(), n < STEADFAST));
     }
     assert_refused_before_the_body(&server).await;
-    tokio::time::sleep(duration() * 2).await;
+    tokio::time::sleep(duration()).await;
     let count = |of: &AtomicU64| of.load(Ordering::Relaxed);
     let (attempts, acknowledged, refused) =
         (count(&counts.attempts), count(&counts.acknowledged), count(&counts.refused));
     eprintln!("{attempts} attempts, {acknowledged} acknowledged, {refused} refused while the store was slow");
     let clients = Clients { connections: PRODUCERS as u64, ..Clients::default() };
-    budget::assert_kept(&server, clients);
+    // Without readers: what their responses may take is not used.
+    budget::assert_kept_by_writers(&server, clients);
     assert!(attempts >= 10 * acknowledged, "the store was too fast for this test");
     assert!(refused > 0);
 
@@ -139,7 +151,8 @@ async fn assert_refused_before_the_body(server: &Server) {
     }
 }
 
-/// That every stream has of each producer exactly what was acknowledged, in order.
+/// That every stream has of each producer what was acknowledged, once and in order, and at most one append more that was
+/// given up.
 async fn assert_each_once(client: &Client, urls: &[String], ended: &BTreeMap<String, u64>) {
     assert_eq!(ended.len(), PRODUCERS);
     let mut stored = BTreeMap::<String, u64>::new();
@@ -150,5 +163,10 @@ async fn assert_each_once(client: &Client, urls: &[String], ended: &BTreeMap<Str
             *next += 1;
         }
     }
-    assert!(stored == *ended, "stored is not what was acknowledged");
+    for (id, acknowledged) in ended {
+        let stored = stored.get(id).copied().unwrap_or(0);
+        let given_up = u64::from(id.parse::<usize>().is_ok_and(|n| n >= STEADFAST));
+        let may_be = *acknowledged..=acknowledged + given_up;
+        assert!(may_be.contains(&stored), "of producer {id} {acknowledged} were acknowledged, {stored} are stored");
+    }
 }

@@ -91,7 +91,7 @@ async fn ten_thousand_idle_long_polls_are_held_and_all_are_answered() {
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_subscribers_that_never_read_are_let_go() {
     let (_turn, many) = (alone().await, as_many_as_possible());
-    let (_directory, server, client) = start(&["--write-stall-timeout", "5s", "--sse-life", "10m"]).await;
+    let (_directory, server, client) = start(&["--write-stall-timeout", "15s", "--sse-life", "10m"]).await;
     for _ in 0..HISTORY / PIECE {
         append(&client, &server, "x".repeat(PIECE)).await;
     }
