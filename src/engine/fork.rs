@@ -70,7 +70,7 @@ impl Engine {
                 lifetime: request.lifetime.unwrap_or(stream.lifetime),
                 closed: request.closed,
                 body,
-                fork: Some(branch),
+                fork: Some(Box::new(branch)),
                 retention: request.retention,
             };
             let outcome = self.submit(name, Command::Create(create), uploaded, Some(admission)).await;

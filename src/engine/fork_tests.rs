@@ -274,7 +274,7 @@ async fn a_fork_that_was_prepared_long_ago_does_not_come_to_be() {
             lifetime: Lifetime::Forever,
             closed: false,
             body: body(""),
-            fork: Some(branch),
+            fork: Some(Box::new(branch)),
             retention: None,
         };
         let made = world.engine.submit(&child, Command::Create(create), None, None).await;

@@ -139,7 +139,7 @@ pub struct Create {
     pub lifetime: Lifetime,
     pub closed: bool,
     pub body: Body,
-    pub fork: Option<Branch>,
+    pub fork: Option<Box<Branch>>,
     /// Absent: as it is, or nothing is let go.
     pub retention: Option<Retention>,
 }
@@ -357,7 +357,7 @@ fn decide_create(alive: Option<&Stream>, create: &Create, now: Millis) -> Result
         };
     }
     let Create { incarnation, content_type, lifetime, .. } = create.clone();
-    let mut effects = vec![match &create.fork {
+    let mut effects = vec![match create.fork.as_deref() {
         None => Effect::Created { incarnation, content_type, lifetime },
         Some(Branch { origin, inherited, .. }) => {
             let (origin, inherited) = (Arc::clone(origin), Arc::clone(inherited));

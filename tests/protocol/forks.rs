@@ -2,6 +2,8 @@
 
 use crate::server::Server;
 
+type Headers<'a> = &'a [(&'a str, &'a str)];
+
 const FROM: &str = "stream-forked-from";
 const OFFSET: &str = "stream-fork-offset";
 const SUB_OFFSET: &str = "stream-fork-sub-offset";
@@ -27,7 +29,7 @@ async fn what_makes_no_sense_is_refused_with_a_reason() {
     let tail = server.text("source", "five!").await;
     let elsewhere = format!("{}{}", &tail[..17], "0000000000000042");
     let past = format!("0000000000000009{}", &tail[16..]);
-    let cases: [(&[(&str, &str)], u16, &str); 12] = [
+    let cases: [(Headers<'_>, u16, &str); 12] = [
         (&[(FROM, "source")], 400, "malformed-request"),
         (&[(FROM, "/v1/stream/")], 400, "malformed-request"),
         (&[(FROM, "/v1/stream/__ds/x")], 400, "malformed-request"),
