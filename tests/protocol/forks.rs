@@ -2,7 +2,7 @@
 
 use crate::server::Server;
 
-type Headers<'a> = &'a [(&'a str, &'a str)];
+type Headers<'a> = &'a [(&'static str, &'a str)];
 
 const FROM: &str = "stream-forked-from";
 const OFFSET: &str = "stream-fork-offset";
