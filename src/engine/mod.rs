@@ -11,6 +11,7 @@
 //! | [`state`] | committed state: one fold for own, foreign and replayed entries |
 //! | [`load`] | cold load from the checkpoint and the entries since; manifests |
 //! | [`tail`] | recent entries and served pages in memory |
+//! | [`single_flight`] | what many want at the same time is fetched once |
 //! | [`read`] | manifest and offset to the bytes of a page |
 //! | [`follow`] | who waits for a stream to change |
 //! | [`upkeep`] | when to seal, when to write a checkpoint |
@@ -32,6 +33,7 @@ mod pace;
 mod read;
 mod seal;
 mod shard;
+mod single_flight;
 mod stage;
 mod state;
 mod submit;

@@ -253,7 +253,7 @@ impl Shard {
             }
         }
         let data = Arc::new(EntryData::new(&entry, &batch.object));
-        self.context.tails.remember(self.number, batch.header.position, data).await;
+        self.context.tails.remember(self.number, batch.header.position, data);
         let changed = match self.view.cells.fold(&entry, self.context.page_bytes) {
             Ok(changed) => changed,
             Err(error) => panic!("an own entry does not follow from what it was validated on: {error}"),

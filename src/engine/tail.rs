@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use moka::future::Cache;
 use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
 
 use super::EngineError;
+use super::single_flight::SingleFlight;
 use crate::layout::entry::{Entry, Placed};
 use crate::layout::key;
 use crate::protocol::stream::{Appended, Data, Effect};
@@ -70,7 +71,9 @@ pub(super) type PageKey = (StreamName, Incarnation, u64, u64);
 #[derive(Debug)]
 pub(super) struct Tails {
     entries: Cache<(u32, u64), Arc<EntryData>>,
+    entries_under_way: SingleFlight<(u32, u64), Result<Arc<EntryData>, Missing>>,
     pages: Cache<PageKey, Bytes>,
+    pages_under_way: SingleFlight<PageKey, Result<Bytes, Missing>>,
 }
 
 /// Why bytes could not be had.
@@ -103,12 +106,12 @@ impl Tails {
                 u32::try_from(page.len() + name.as_str().len() + 160).unwrap_or(u32::MAX)
             })
             .build();
-        Tails { entries, pages }
+        Tails { entries, entries_under_way: SingleFlight::default(), pages, pages_under_way: SingleFlight::default() }
     }
 
     /// Takes in an entry that was committed or read.
-    pub async fn remember(&self, shard: u32, position: u64, data: Arc<EntryData>) {
-        self.entries.insert((shard, position), data).await;
+    pub fn remember(&self, shard: u32, position: u64, data: Arc<EntryData>) {
+        self.entries.insert((shard, position), data);
     }
 
     /// The entry's data, from memory or from the store.
@@ -118,9 +121,14 @@ impl Tails {
             let object = store.get(&key).await.map_err(EngineError::from)?.value;
             let body = object.ok_or(Missing::Object { key: key.clone() })?.body;
             let entry = super::log::decode(&key, shard, position, &body)?;
-            Ok(Arc::new(EntryData::new(&entry, &body)))
+            let data = Arc::new(EntryData::new(&entry, &body));
+            self.entries.insert((shard, position), Arc::clone(&data));
+            Ok(data)
         };
-        self.entries.try_get_with((shard, position), fetch).await.map_err(|error: Arc<Missing>| Missing::clone(&error))
+        match self.entries.get(&(shard, position)) {
+            Some(data) => Ok(data),
+            None => self.entries_under_way.make(&(shard, position), fetch).await,
+        }
     }
 
     /// Whether the entry's data is in memory.
@@ -134,7 +142,15 @@ impl Tails {
         key: PageKey,
         make: impl Future<Output = Result<Bytes, Missing>>,
     ) -> Result<Bytes, Missing> {
-        self.pages.try_get_with(key, make).await.map_err(|error: Arc<Missing>| Missing::clone(&error))
+        let make = async {
+            let page = make.await?;
+            self.pages.insert(key.clone(), page.clone());
+            Ok(page)
+        };
+        match self.pages.get(&key) {
+            Some(page) => Ok(page),
+            None => self.pages_under_way.make(&key, make).await,
+        }
     }
 }
 
