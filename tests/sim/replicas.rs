@@ -10,7 +10,7 @@ use headwater::layout::key;
 use headwater::protocol::stream::{Append, Appended, Create, Effect};
 use headwater::protocol::{Lifetime, ReadFrom, Rejection, StreamName};
 use headwater::settings::EngineSettings;
-use headwater::store::faulty::{Cut, Direction, Faulty};
+use headwater::store::faulty::{Cut, Direction, Faults, Faulty};
 use headwater::store::memory::MemoryStore;
 use headwater::store::{Condition, Put, Store};
 
@@ -211,4 +211,46 @@ async fn an_entry_that_lands_late_where_another_was_deleted_is_not_believed() {
     append(&sleeper, &stream, "last;").await;
     all.push_str("last;");
     assert_eq!(content(&bucket.open(30, settings()).await, &stream).await, all);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_was_cut_off_serves_no_old_news_once_the_store_answers_again() {
+    let bucket = Bucket::new();
+    // Long enough that no upkeep tells the news.
+    let long = Duration::from_secs(600);
+    let settings = EngineSettings { seal_age: long, seal_idle: long, grace: long * 3, ..settings() };
+    let way = bucket.way(10);
+    let (cut_off, busy) = (bucket.open_by(&way, 10, settings.clone()).await, bucket.open(20, settings).await);
+    let stream = name("s");
+    create(&busy, &stream).await;
+    append(&busy, &stream, "first;").await;
+    assert_eq!(content(&cut_off, &stream).await, "first;");
+    seconds(2).await;
+    way.cut(vec![Cut { prefix: String::new(), direction: Direction::Requests }]);
+    // What is in memory goes on being served.
+    assert_eq!(content(&cut_off, &stream).await, "first;");
+    seconds(2).await;
+    way.cut(Vec::new());
+    append(&busy, &stream, "second;").await;
+    seconds(5).await;
+    assert_eq!(content(&cut_off, &stream).await, "first;second;");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_was_idle_serves_no_old_news_however_much_there_is_to_catch_up_with() {
+    let bucket = Bucket::new();
+    let settings = EngineSettings { checkpoint_entries: 10_000, grace: Duration::from_secs(3_600), ..settings() };
+    let way = bucket.way(10);
+    way.set(Faults { latency: Duration::from_millis(20)..Duration::from_millis(30), ..Faults::default() });
+    let (idle, busy) = (bucket.open_by(&way, 10, settings.clone()).await, bucket.open(20, settings).await);
+    let stream = name("s");
+    create(&busy, &stream).await;
+    assert_eq!(content(&idle, &stream).await, "");
+    let mut all = String::new();
+    for number in 0..700 {
+        let message = format!("{number};");
+        append(&busy, &stream, &message).await;
+        all.push_str(&message);
+    }
+    assert_eq!(content(&idle, &stream).await, all);
 }
