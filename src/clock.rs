@@ -28,6 +28,11 @@ impl Clock {
         Clock(Arc::new(move || start + millis(origin.elapsed())))
     }
 
+    /// Whatever `now` says.
+    pub fn of(now: impl Fn() -> Millis + Send + Sync + 'static) -> Clock {
+        Clock(Arc::new(now))
+    }
+
     pub fn now(&self) -> Millis {
         (self.0)()
     }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-use super::error::{no_answer, retry_after, stopping};
+use super::error::{behind, no_answer, retry_after, stopping};
 use super::handle::{Handle, Message};
 use super::read;
 use super::state::{Cell, Committed};
@@ -73,13 +73,16 @@ impl Engine {
             let now = Instant::now();
             let since = now.checked_sub(settings.sync_interval).unwrap_or(now);
             let is_usable = || view.is_trusted(store.last_seen(), settings.grace);
-            let patience = if is_usable() { settings.sync_interval.max(retry_after()) } else { self.patience() };
             if view.is_cut_off.load(Ordering::Relaxed) && is_usable() {
                 // What is in memory goes on being served; the shard asks again in its own time.
                 let (reply, _) = oneshot::channel();
                 let _ = shard.mailbox.try_send(Message::Confirm { since, reply });
-            } else if confirm(shard, since, patience).await.is_err() {
-                view.is_cut_off.store(true, Ordering::Relaxed);
+            } else if is_usable() {
+                let is_confirmed = self.confirm_while_it_answers(shard, since).await?;
+                view.is_cut_off.fetch_or(!is_confirmed, Ordering::Relaxed);
+            } else {
+                // What comes of it is looked at below.
+                let _ = confirm(shard, since, self.patience()).await;
             }
             if !is_usable() {
                 // Also the way to learn why: a shard that can't be loaded says so.
@@ -91,6 +94,31 @@ impl Engine {
             return Ok(cell);
         }
         ask(shard, |reply| Message::Find { name: name.clone(), manifest, reply }, self.patience()).await?
+    }
+}
+
+impl Engine {
+    /// Waits for the head to be confirmed as long as the store answers at all: what a replica knows that was idle may be
+    /// old, and there may be much to read until it is not. False: it is cut off.
+    async fn confirm_while_it_answers(&self, shard: &Handle, since: Instant) -> Result<bool, EngineError> {
+        let context = &self.0.context;
+        let (slice, end) = (context.settings.sync_interval.max(retry_after()), Instant::now() + self.patience());
+        let (mut seen, mut silent) = (context.store.last_seen(), 0);
+        // The store's clock shows whole seconds: that it stood still once may be chance.
+        while silent < 2 {
+            if confirm(shard, since, slice).await.is_ok() {
+                return Ok(true);
+            }
+            if shard.view.is_cut_off.load(Ordering::Relaxed) {
+                return Ok(false);
+            }
+            if Instant::now() >= end {
+                return Err(behind());
+            }
+            silent = if context.store.last_seen() > seen { 0 } else { silent + 1 };
+            seen = context.store.last_seen();
+        }
+        Ok(false)
     }
 }
 

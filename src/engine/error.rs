@@ -40,6 +40,12 @@ pub(super) fn no_answer() -> EngineError {
     EngineError::Unavailable { why, retry_after: retry_after() }
 }
 
+/// It has been idle for long, and others have not.
+pub(super) fn behind() -> EngineError {
+    let why = "this server is still reading what others have written; nothing was done".to_owned();
+    EngineError::Unavailable { why, retry_after: retry_after() }
+}
+
 pub(super) fn damaged_cluster(what: &str) -> EngineError {
     EngineError::Damaged { key: key::CLUSTER.to_owned(), what: what.to_owned() }
 }

@@ -89,7 +89,7 @@ pub(super) async fn absorb(
         return Ok(Vec::new());
     }
     let data = Arc::new(EntryData::new(&entry, &object));
-    context.tails.remember(shard, position, data).await;
+    context.tails.remember(shard, position, data);
     let folded = cells.fold(&entry, context.page_bytes);
     folded.map_err(|error| EngineError::Damaged { key: key::log(shard, position), what: error.0 })
 }

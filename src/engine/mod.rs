@@ -12,6 +12,7 @@
 //! | [`load`] | cold load from the checkpoint and the entries since; manifests |
 //! | [`tail`] | recent entries and served pages in memory |
 //! | [`shared`] | buffers that many are sent, counted for as long as anybody holds one |
+//! | [`single_flight`] | what many want at the same time is fetched once |
 //! | [`read`] | manifest and offset to the bytes of a page |
 //! | [`follow`] | who waits for a stream to change |
 //! | [`upkeep`] | when to seal, when to write a checkpoint |
@@ -42,6 +43,7 @@ mod retention;
 mod seal;
 mod shard;
 mod shared;
+mod single_flight;
 mod stage;
 mod state;
 mod submit;

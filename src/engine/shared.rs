@@ -5,65 +5,71 @@
 
 use std::fmt;
 use std::hash::Hash;
-use std::sync::Arc;
 
 use bytes::Bytes;
-use moka::future::Cache;
+use moka::sync::Cache;
 
 use super::EngineError;
 use super::admission::{Admission, Gate};
+use super::single_flight::SingleFlight;
 
 /// Memory beside the cache, if the cache is smaller than this: one page at least must always fit.
 const LEAST_ROOM: u64 = 64 << 20;
 
-pub struct Shared<K> {
+pub struct Shared<K, E> {
     cache: Cache<K, Bytes>,
+    under_way: SingleFlight<K, Result<Bytes, E>>,
     room: Gate,
 }
 
-impl<K> fmt::Debug for Shared<K> {
+impl<K, E> fmt::Debug for Shared<K, E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Shared").field("room", &self.room).finish_non_exhaustive()
     }
 }
 
-impl<K: Hash + Eq + Send + Sync + 'static> Shared<K> {
+impl<K, E> Shared<K, E>
+where
+    K: Hash + Eq + Clone + Send + Sync + 'static,
+    E: From<EngineError> + Clone,
+{
     /// As much as `capacity`, and at least 64 MiB, may be held beside the cache. `overhead` is what a key takes.
-    pub fn new(capacity: u64, overhead: impl Fn(&K) -> usize + Send + Sync + 'static) -> Shared<K> {
+    pub fn new(capacity: u64, overhead: impl Fn(&K) -> usize + Send + Sync + 'static) -> Shared<K, E> {
         let weigh = move |key: &K, bytes: &Bytes| u32::try_from(bytes.len() + overhead(key)).unwrap_or(u32::MAX);
         let room = capacity.saturating_add(capacity.max(LEAST_ROOM));
         Shared {
             cache: Cache::builder().max_capacity(capacity).weigher(weigh).build(),
+            under_way: SingleFlight::default(),
             room: Gate::new(room, "responses that are being sent take as much memory as they may"),
         }
     }
 
     /// The buffer, made by `make` if it is not there; concurrent callers share one making. `len` is its length, roughly:
     /// there must be room for it before it is made.
-    pub async fn get<E: From<EngineError> + Send + Sync + 'static>(
-        &self,
-        key: K,
-        len: u64,
-        make: impl Future<Output = Result<Bytes, E>>,
-    ) -> Result<Bytes, Arc<E>> {
+    pub async fn get(&self, key: K, len: u64, make: impl Future<Output = Result<Bytes, E>>) -> Result<Bytes, E> {
+        if let Some(bytes) = self.cache.get(&key) {
+            return Ok(bytes);
+        }
         let counted = async {
-            let mut admission = self.admit(len).await?;
+            let mut admission = self.admit(len)?;
             let bytes = make.await?;
             if bytes.len() as u64 > len {
-                admission.merge(self.admit(bytes.len() as u64 - len).await?);
+                admission.merge(self.admit(bytes.len() as u64 - len)?);
             }
-            Ok(admission.cover(bytes))
+            let bytes = admission.cover(bytes);
+            self.cache.insert(key.clone(), bytes.clone());
+            Ok(bytes)
         };
         // Boxed, because it is large: requests that wait for something else would have room for it in their tasks.
-        Box::pin(self.cache.try_get_with(key, Box::pin(counted))).await
+        Box::pin(self.under_way.make(&key, counted)).await
     }
 
-    async fn admit(&self, len: u64) -> Result<Admission, EngineError> {
+    fn admit(&self, len: u64) -> Result<Admission, EngineError> {
         if let Ok(admission) = self.room.admit_part(len) {
             return Ok(admission);
         }
         // What the cache has given up is dropped now and then only.
-        self.cache.run_pending_tasks().await;
+        self.cache.run_pending_tasks();
         self.room.admit_part(len)
     }
 }
@@ -72,7 +78,7 @@ impl<K: Hash + Eq + Send + Sync + 'static> Shared<K> {
 mod tests {
     use super::*;
 
-    async fn page(shared: &Shared<u64>, key: u64, len: usize) -> Result<Bytes, Arc<EngineError>> {
+    async fn page(shared: &Shared<u64, EngineError>, key: u64, len: usize) -> Result<Bytes, EngineError> {
         shared.get(key, len as u64, async move { Ok(Bytes::from(vec![0; len])) }).await
     }
 
@@ -83,7 +89,7 @@ mod tests {
         for key in 0..80 {
             match page(&shared, key, 1 << 20).await {
                 Ok(page) => held.push(page),
-                Err(error) => assert!(matches!(*error, EngineError::Overloaded { .. }), "{error}"),
+                Err(error) => assert!(matches!(error, EngineError::Overloaded { .. }), "{error}"),
             }
         }
         assert!((60..=65).contains(&held.len()), "{} MiB are held", held.len());
@@ -106,8 +112,8 @@ mod tests {
 
     #[tokio::test]
     async fn what_turns_out_longer_than_it_was_said_to_be_is_counted_whole() {
-        let shared = Shared::new(1 << 20, |_| 0);
-        let long = |key| shared.get(key, 1, async { Ok::<_, EngineError>(Bytes::from(vec![0; 30 << 20])) });
+        let shared: Shared<i32, EngineError> = Shared::new(1 << 20, |_| 0);
+        let long = |key| shared.get(key, 1, async { Ok(Bytes::from(vec![0; 30 << 20])) });
         let held = (long(1).await, long(2).await);
         assert!(held.0.is_ok() && held.1.is_ok() && long(3).await.is_err());
     }

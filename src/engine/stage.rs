@@ -281,7 +281,7 @@ impl Shard {
             }
         }
         let data = Arc::new(EntryData::new(&entry, &batch.object));
-        self.context.tails.remember(self.number, batch.header.position, data).await;
+        self.context.tails.remember(self.number, batch.header.position, data);
         let changed = match self.view.cells.fold(&entry, self.context.page_bytes) {
             Ok(changed) => changed,
             Err(error) => panic!("an own entry does not follow from what it was validated on: {error}"),
@@ -416,9 +416,11 @@ impl Shard {
         }
     }
 
-    /// When the head is to be looked at for the sake of those who follow streams, if somebody does.
+    /// When the head is to be looked at for the sake of those who follow streams, if somebody does; and of those who will
+    /// read when the store answers again, because until that is noticed they are served what is in memory, however old.
     pub fn follow_at(&self) -> Option<Instant> {
-        let is_due = !self.probing && self.in_flight.is_empty() && !self.view.followers.is_empty();
+        let is_wanted = !self.view.followers.is_empty() || self.view.is_cut_off.load(Ordering::Relaxed);
+        let is_due = is_wanted && !self.probing && self.in_flight.is_empty();
         is_due.then(|| self.confirmed_at.max(self.probed_at) + self.context.settings.sync_interval)
     }
 

@@ -4,11 +4,12 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use moka::future::Cache;
 use moka::policy::EvictionPolicy;
+use moka::sync::Cache;
 
 use super::EngineError;
 use super::shared::Shared;
+use super::single_flight::SingleFlight;
 use crate::layout::entry::{Entry, Placed};
 use crate::layout::key;
 use crate::protocol::stream::{Appended, Data, Effect};
@@ -71,7 +72,8 @@ pub(super) type PageKey = (StreamName, Incarnation, u64, u64);
 #[derive(Debug)]
 pub(super) struct Tails {
     entries: Cache<(u32, u64), Arc<EntryData>>,
-    pages: Shared<PageKey>,
+    entries_under_way: SingleFlight<(u32, u64), Result<Arc<EntryData>, Missing>>,
+    pages: Shared<PageKey, Missing>,
 }
 
 /// Why bytes could not be had.
@@ -99,12 +101,12 @@ impl Tails {
             .weigher(|_, entry: &Arc<EntryData>| entry.weight)
             .build();
         let pages = Shared::new(page_bytes, |(name, ..): &PageKey| name.as_str().len() + 160);
-        Tails { entries, pages }
+        Tails { entries, entries_under_way: SingleFlight::default(), pages }
     }
 
     /// Takes in an entry that was committed or read.
-    pub async fn remember(&self, shard: u32, position: u64, data: Arc<EntryData>) {
-        self.entries.insert((shard, position), data).await;
+    pub fn remember(&self, shard: u32, position: u64, data: Arc<EntryData>) {
+        self.entries.insert((shard, position), data);
     }
 
     /// The entry's data, from memory or from the store.
@@ -114,9 +116,14 @@ impl Tails {
             let object = store.get(&key).await.map_err(EngineError::from)?.value;
             let body = object.ok_or(Missing::Object { key: key.clone() })?.body;
             let entry = super::log::decode(&key, shard, position, &body)?;
-            Ok(Arc::new(EntryData::new(&entry, &body)))
+            let data = Arc::new(EntryData::new(&entry, &body));
+            self.entries.insert((shard, position), Arc::clone(&data));
+            Ok(data)
         };
-        self.entries.try_get_with((shard, position), fetch).await.map_err(|error: Arc<Missing>| Missing::clone(&error))
+        match self.entries.get(&(shard, position)) {
+            Some(data) => Ok(data),
+            None => self.entries_under_way.make(&(shard, position), fetch).await,
+        }
     }
 
     /// Whether the entry's data is in memory.
@@ -131,7 +138,7 @@ impl Tails {
         make: impl Future<Output = Result<Bytes, Missing>>,
     ) -> Result<Bytes, Missing> {
         let len = key.3 - key.2;
-        self.pages.get(key, len, make).await.map_err(|error: Arc<Missing>| Missing::clone(&error))
+        self.pages.get(key, len, make).await
     }
 }
 

@@ -25,7 +25,7 @@ use crate::engine::{Changes, EngineError, Page, Shared};
 use crate::protocol::{Cursor, ReadFrom, StreamName};
 
 /// Encoded data events by what they hold, bounded in bytes. Any number of subscribers cost one encoding.
-pub struct Frames(Shared<FrameKey>);
+pub struct Frames(Shared<FrameKey, EngineError>);
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 struct FrameKey {
@@ -41,7 +41,7 @@ impl Frames {
         Frames(Shared::new(capacity, |key: &FrameKey| key.name.as_str().len() + 128))
     }
 
-    async fn get(&self, api: &Api, name: &StreamName, page: &Page) -> Result<Bytes, Arc<EngineError>> {
+    async fn get(&self, api: &Api, name: &StreamName, page: &Page) -> Result<Bytes, EngineError> {
         let encoding = Encoding::of(&page.stream.content_type);
         let incarnation = page.stream.incarnation.get();
         let key = FrameKey { name: name.clone(), incarnation, start: page.start, end: page.end, encoding };
@@ -60,7 +60,7 @@ pub async fn respond(api: &Arc<Api>, name: StreamName, read: &Read) -> Result<Re
     let encoding = Encoding::of(&page.stream.content_type);
     // The first event before the head, so that one that cannot be had has a status of its own.
     let first = if page.is_empty() { None } else { Some(api.frames.get(api, &name, &page).await) };
-    let first = first.transpose().map_err(|error| EngineError::clone(&error))?;
+    let first = first.transpose()?;
     let cursor = read.cursor;
     let subscriber = Subscriber { api: Arc::clone(api), name, cursor, page, changes, first, _place: place };
     let mut response = Response::new(Body::from_stream(subscriber.events()));
@@ -147,7 +147,7 @@ impl Subscriber {
         Duration::from_millis(self.api.ids.between(life - life / 10, life.saturating_add(life / 10)))
     }
 
-    async fn data(&mut self) -> Result<Bytes, Arc<EngineError>> {
+    async fn data(&mut self) -> Result<Bytes, EngineError> {
         match self.first.take() {
             Some(frame) => Ok(frame),
             None => self.api.frames.get(&self.api, &self.name, &self.page).await,

@@ -1,5 +1,5 @@
-//! Faults for tests, on any store: did it apply × did we hear, late landings, refusals in bursts, latency, outages.
-//! All chance comes from one seed, all time from tokio.
+//! Faults for tests, on any store: did it apply × did we hear, late landings, refusals in bursts, latency, outages, and
+//! cuts that hit some keys or one direction only. All chance comes from one seed, all time from tokio.
 
 use std::ops::Range;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,26 +9,32 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::{Instant, sleep};
 
-use super::{Condition, Failure, FailureKind, Listing, Object, Put, Store, StoreError, StoreResult, StoreTime};
+use super::StoreTime;
+use super::{Condition, Failure, FailureKind, LastSeen, Listing, Object, Put, Reply, Store, StoreError, StoreResult};
 use crate::clock::Ids;
 
 /// What goes wrong how often. Chances are in thousandths of the requests; the default is none.
 #[derive(Debug, Clone, Default)]
 pub struct Faults {
-    /// Not applied, and we hear so: 503 SlowDown.
+    /// Not applied, and we hear so: 503 SlowDown, or 429.
     pub refused: u64,
     /// Not applied, but we don't hear so.
     pub lost: u64,
     /// Applied, but we don't hear so.
     pub unheard: u64,
-    /// A PUT that we don't hear of and that is applied only after `landing`, if its condition holds then.
+    /// A PUT or DELETE that we don't hear of and that is applied only after `landing`, a PUT if its condition holds then.
     pub late: u64,
     pub landing: Range<Duration>,
     /// Begins a burst: all requests are refused for `burst`.
     pub bursts: u64,
     pub burst: Duration,
-    /// Of every request.
+    /// Of every request, on its way and of its answer.
     pub latency: Range<Duration>,
+    /// Requests that take `slowness` instead.
+    pub slow: u64,
+    pub slowness: Range<Duration>,
+    /// After that long without an answer, we give up.
+    pub patience: Range<Duration>,
 }
 
 /// What becomes of a request.
@@ -38,14 +44,31 @@ pub enum Fate {
     Refused,
     Lost,
     Unheard,
-    /// Applied so long after it was reported as unknown. Of a request other than a PUT: lost.
+    /// Applied so long after it was reported as unknown. Of a request other than a PUT or DELETE: lost.
     Late(Duration),
 }
 
+/// What does not get through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Direction {
+    Requests,
+    /// Everything is applied, and nothing is heard of it.
+    Answers,
+}
+
+/// No way to or from all keys that start with `prefix`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cut {
+    pub prefix: String,
+    pub direction: Direction,
+}
+
+/// One client's connection to a store: a client that does not hear an answer does not learn its time either.
 #[derive(Debug)]
 pub struct Faulty {
     inner: Arc<dyn Store>,
     ids: Ids,
+    last_seen: LastSeen,
     plan: Mutex<Plan>,
 }
 
@@ -53,15 +76,28 @@ pub struct Faulty {
 struct Plan {
     faults: Faults,
     outage: bool,
+    cuts: Vec<Cut>,
     burst_until: Option<Instant>,
     /// For coming PUTs of keys with a prefix, each used once.
     puts: Vec<(String, Fate)>,
 }
 
+/// All that chance has to say of a request, drawn before it is sent, so that the order of the calls alone decides.
+#[derive(Debug)]
+struct Trip {
+    operation: &'static str,
+    key: String,
+    fate: Fate,
+    there: Duration,
+    back: Duration,
+    patience: Duration,
+    retry_after: Option<Duration>,
+}
+
 impl Faulty {
     /// Without faults until told.
     pub fn new(inner: Arc<dyn Store>, ids: Ids) -> Faulty {
-        Faulty { inner, ids, plan: Mutex::default() }
+        Faulty { inner, ids, last_seen: LastSeen::default(), plan: Mutex::default() }
     }
 
     pub fn set(&self, faults: Faults) {
@@ -73,6 +109,11 @@ impl Faulty {
         self.plan().outage = outage;
     }
 
+    /// From now on these are cut, and no others.
+    pub fn cut(&self, cuts: Vec<Cut>) {
+        self.plan().cuts = cuts;
+    }
+
     /// Decides over the next PUT of a key that starts with `prefix`, for which nothing has been decided yet.
     pub fn next_put(&self, prefix: &str, fate: Fate) {
         self.plan().puts.push((prefix.to_owned(), fate));
@@ -82,26 +123,21 @@ impl Faulty {
         self.plan.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits as long as the request takes, and tells what becomes of it. Chance is drawn before the wait, so that the
-    /// order of the calls alone decides over it.
-    async fn fate(&self, operation: &'static str, key: &str) -> Result<Fate, StoreError> {
-        let fate = self.draw(operation, key);
-        let latency = self.between(&self.plan().faults.latency.clone());
-        if !latency.is_zero() {
-            sleep(latency).await;
-        }
-        if self.plan().outage {
-            return Err(StoreError::NotApplied(failure(operation, key, FailureKind::Unavailable)));
-        }
-        match fate {
-            Fate::Refused => Err(StoreError::NotApplied(failure(operation, key, FailureKind::Throttled))),
-            Fate::Lost => Err(unheard(operation, key)),
-            Fate::Late(_) if operation != "PUT" => Err(unheard(operation, key)),
-            fate => Ok(fate),
-        }
+    fn is_cut(&self, key: &str, direction: Direction) -> bool {
+        self.plan().cuts.iter().any(|cut| cut.direction == direction && key.starts_with(&cut.prefix))
     }
 
-    fn draw(&self, operation: &str, key: &str) -> Fate {
+    fn draw(&self, operation: &'static str, key: &str) -> Trip {
+        let fate = self.draw_fate(operation, key);
+        let Faults { latency, slow, slowness, patience, .. } = self.plan().faults.clone();
+        let way = || if self.happens(slow) { self.between(&slowness) } else { self.between(&latency) };
+        let (there, back) = (way(), way());
+        // 503 SlowDown says nothing of when to come back; 429 does.
+        let retry_after = (fate == Fate::Refused && self.ids.between(0, 2) == 0).then_some(Duration::from_secs(1));
+        Trip { operation, key: key.to_owned(), fate, there, back, patience: self.between(&patience), retry_after }
+    }
+
+    fn draw_fate(&self, operation: &str, key: &str) -> Fate {
         let mut plan = self.plan();
         let decided = plan.puts.iter().position(|(prefix, _)| operation == "PUT" && key.starts_with(prefix));
         if let Some(decided) = decided {
@@ -135,63 +171,95 @@ impl Faulty {
         }
         Duration::from_micros(self.ids.between(range.start.as_micros() as u64, range.end.as_micros() as u64))
     }
-}
 
-fn failure(operation: &'static str, key: &str, kind: FailureKind) -> Failure {
-    Failure { operation, key: key.to_owned(), kind, message: "a fault of the test".to_owned(), retry_after: None }
-}
+    /// Takes the request through its fate. `apply` is what the store does with it.
+    async fn carry<T>(&self, trip: Trip, apply: impl Future<Output = StoreResult<T>>) -> StoreResult<T> {
+        wait(trip.there).await;
+        if self.plan().outage {
+            return Err(StoreError::NotApplied(trip.failure(FailureKind::Unavailable)));
+        }
+        if trip.fate == Fate::Refused {
+            wait(trip.back).await;
+            return Err(StoreError::NotApplied(trip.failure(FailureKind::Throttled)));
+        }
+        let arrives =
+            matches!(trip.fate, Fate::Answered | Fate::Unheard) && !self.is_cut(&trip.key, Direction::Requests);
+        let answer = if arrives { Some(apply.await) } else { None };
+        wait(trip.back).await;
+        match answer {
+            Some(answer) if trip.fate == Fate::Answered && !self.is_cut(&trip.key, Direction::Answers) => {
+                answer.map(|reply| Reply { at: self.last_seen.saw(reply.at), ..reply })
+            }
+            _ => {
+                wait(trip.patience).await;
+                Err(trip.unheard())
+            }
+        }
+    }
 
-/// Of a read it makes no difference whether it was applied.
-fn unheard(operation: &'static str, key: &str) -> StoreError {
-    let failure = failure(operation, key, FailureKind::Unavailable);
-    match operation {
-        "PUT" | "DELETE" => StoreError::Unknown(failure),
-        _ => StoreError::NotApplied(failure),
+    /// Lets `apply` happen when everyone has stopped waiting for it, whose result nobody hears.
+    fn land_late<T>(&self, trip: &Trip, apply: impl Future<Output = StoreResult<T>> + Send + 'static) {
+        let Fate::Late(landing) = trip.fate else { return };
+        tokio::spawn(async move {
+            sleep(landing).await;
+            let _ = apply.await;
+        });
     }
 }
 
-fn hear<T>(operation: &'static str, key: &str, fate: Fate, result: StoreResult<T>) -> StoreResult<T> {
-    if fate == Fate::Answered { result } else { Err(unheard(operation, key)) }
+async fn wait(time: Duration) {
+    if !time.is_zero() {
+        sleep(time).await;
+    }
+}
+
+impl Trip {
+    fn failure(&self, kind: FailureKind) -> Failure {
+        let message = "a fault of the test".to_owned();
+        Failure { operation: self.operation, key: self.key.clone(), kind, message, retry_after: self.retry_after }
+    }
+
+    /// Of a read it makes no difference whether it was applied.
+    fn unheard(&self) -> StoreError {
+        let failure = self.failure(FailureKind::Unavailable);
+        match self.operation {
+            "PUT" | "DELETE" => StoreError::Unknown(failure),
+            _ => StoreError::NotApplied(failure),
+        }
+    }
 }
 
 #[async_trait]
 impl Store for Faulty {
     async fn get(&self, key: &str) -> StoreResult<Option<Object>> {
-        let fate = self.fate("GET", key).await?;
-        hear("GET", key, fate, self.inner.get(key).await)
+        self.carry(self.draw("GET", key), self.inner.get(key)).await
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> StoreResult<Option<Bytes>> {
-        let fate = self.fate("GET", key).await?;
-        hear("GET", key, fate, self.inner.get_range(key, range).await)
+        self.carry(self.draw("GET", key), self.inner.get_range(key, range)).await
     }
 
     async fn put(&self, key: &str, body: Bytes, condition: Condition) -> StoreResult<Put> {
-        let fate = self.fate("PUT", key).await?;
-        if let Fate::Late(landing) = fate {
-            let (inner, late_key) = (self.inner.clone(), key.to_owned());
-            tokio::spawn(async move {
-                sleep(landing).await;
-                // Nobody is there any more to hear the result.
-                let _ = inner.put(&late_key, body, condition).await;
-            });
-            return Err(unheard("PUT", key));
-        }
-        hear("PUT", key, fate, self.inner.put(key, body, condition).await)
+        let trip = self.draw("PUT", key);
+        let (inner, own_key) = (Arc::clone(&self.inner), key.to_owned());
+        let (late_body, late_condition) = (body.clone(), condition.clone());
+        self.land_late(&trip, async move { inner.put(&own_key, late_body, late_condition).await });
+        self.carry(trip, self.inner.put(key, body, condition)).await
     }
 
     async fn delete(&self, key: &str) -> StoreResult<()> {
-        let fate = self.fate("DELETE", key).await?;
-        hear("DELETE", key, fate, self.inner.delete(key).await)
+        let trip = self.draw("DELETE", key);
+        let (inner, own_key) = (Arc::clone(&self.inner), key.to_owned());
+        self.land_late(&trip, async move { inner.delete(&own_key).await });
+        self.carry(trip, self.inner.delete(key)).await
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> StoreResult<Listing> {
-        let fate = self.fate("LIST", prefix).await?;
-        hear("LIST", prefix, fate, self.inner.list(prefix, after, limit).await)
+        self.carry(self.draw("LIST", prefix), self.inner.list(prefix, after, limit)).await
     }
 
     fn last_seen(&self) -> StoreTime {
-        self.inner.last_seen()
+        self.last_seen.get()
     }
 
     fn describe(&self) -> String {
@@ -200,96 +268,5 @@ impl Store for Faulty {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::clock::Clock;
-    use crate::store::memory::MemoryStore;
-
-    fn stores(seed: u64) -> (Arc<MemoryStore>, Faulty) {
-        let memory = Arc::new(MemoryStore::new(Clock::tokio(1000)));
-        let faulty = Faulty::new(memory.clone(), Ids::seeded(seed));
-        (memory, faulty)
-    }
-
-    async fn put(store: &impl Store, key: &str) -> StoreResult<Put> {
-        store.put(key, Bytes::from_static(b"x"), Condition::Absent).await
-    }
-
-    async fn has(store: &impl Store, key: &str) -> bool {
-        store.get(key).await.is_ok_and(|reply| reply.value.is_some())
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_decided_fate_meets_one_put_of_its_prefix() {
-        let (memory, faulty) = stores(1);
-        for (fate, unknown, applied) in [
-            (Fate::Answered, None, true),
-            (Fate::Refused, Some(false), false),
-            (Fate::Lost, Some(true), false),
-            (Fate::Unheard, Some(true), true),
-        ] {
-            let key = format!("log/{fate:?}");
-            faulty.next_put("log/", fate);
-            assert!(put(&faulty, &format!("other/{fate:?}")).await.is_ok());
-            let outcome = put(&faulty, &key).await;
-            assert_eq!(outcome.err().map(|error| matches!(error, StoreError::Unknown(_))), unknown, "{fate:?}");
-            assert_eq!(has(&*memory, &key).await, applied, "{fate:?}");
-            assert!(put(&faulty, &key).await.is_ok(), "{fate:?}");
-        }
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_late_put_lands_only_if_its_condition_holds_then() {
-        let (memory, faulty) = stores(1);
-        for key in ["free", "taken"] {
-            faulty.next_put("", Fate::Late(Duration::from_secs(5)));
-            assert!(matches!(put(&faulty, key).await, Err(StoreError::Unknown(_))));
-            assert!(!has(&*memory, key).await);
-        }
-        let rival = memory.put("taken", Bytes::from_static(b"rival"), Condition::Absent).await;
-        assert!(rival.is_ok());
-        sleep(Duration::from_secs(6)).await;
-        assert!(has(&*memory, "free").await);
-        let taken = memory.get("taken").await.ok().and_then(|reply| reply.value).map(|object| object.body);
-        assert_eq!(taken.as_deref(), Some(&b"rival"[..]));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_outage_lasts_until_it_is_over() {
-        let (memory, faulty) = stores(1);
-        faulty.outage(true);
-        for _ in 0..3 {
-            assert!(matches!(put(&faulty, "k").await, Err(StoreError::NotApplied(_))));
-        }
-        assert!(faulty.get("k").await.is_err() && !has(&*memory, "k").await);
-        faulty.outage(false);
-        assert!(put(&faulty, "k").await.is_ok());
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn the_same_seed_gives_the_same_faults() {
-        let mut histories = Vec::new();
-        for seed in [7, 7, 8] {
-            let (_, faulty) = stores(seed);
-            let (latency, landing) = (Duration::ZERO..Duration::from_millis(9), Duration::ZERO..Duration::from_secs(1));
-            faulty.set(Faults {
-                refused: 100,
-                lost: 100,
-                unheard: 100,
-                late: 100,
-                landing,
-                bursts: 50,
-                burst: Duration::from_millis(30),
-                latency,
-            });
-            let (started, mut history) = (Instant::now(), Vec::new());
-            for i in 0..100 {
-                let outcome = put(&faulty, &format!("{i}")).await;
-                history.push((started.elapsed(), format!("{:?}", outcome.map(|reply| reply.value))));
-            }
-            histories.push(history);
-        }
-        assert_eq!(histories[0], histories[1]);
-        assert_ne!(histories[0], histories[2]);
-    }
-}
+#[path = "faulty_tests.rs"]
+mod tests;

@@ -1,134 +1,110 @@
-//! A replica's connection to the simulated bucket: slow, lossy, and sometimes cut.
+//! A process's connection to the bucket. What it has sent goes on without it: requests travel, are applied and answered
+//! by the network's clock, while the process sleeps or when it is dead.
 
+use std::collections::BTreeMap;
 use std::ops::Range;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::time::Duration;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use headwater::clock::Ids;
-use headwater::store::memory::MemoryStore;
-use headwater::store::{
-    Condition, Failure, FailureKind, LastSeen, Listing, Object, Put, Reply, Store, StoreError, StoreResult, StoreTime,
-};
+use headwater::store::faulty::Faulty;
+use headwater::store::{Condition, LastSeen, Listing, Object, Put, Reply, Store, StoreResult, StoreTime};
+use tokio::runtime::Handle;
 
-/// How bad it is, changed while the simulation runs.
+use crate::timeline::Timeline;
+
+/// A request that took longer, in virtual milliseconds, counts as trouble.
+const SLOW: u64 = 400;
+
+/// When a process had trouble with the bucket: what it knows may be older then than it is meant to be.
 #[derive(Debug, Default)]
-pub struct Weather {
-    /// Of a thousand requests, how many go wrong.
-    pub faults: AtomicU64,
-    /// Nothing gets through.
-    pub cut: AtomicBool,
+pub struct Troubles {
+    over: Mutex<Vec<(u64, u64)>>,
+    /// Requests under way, by when they began.
+    under_way: Mutex<BTreeMap<u64, u32>>,
 }
 
-/// What becomes of a request: did it happen, and did the replica hear of it?
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Fate {
-    Fine,
-    Refused,
-    LostBefore,
-    LostAfter,
-    /// It happens when everyone has stopped waiting for it.
-    Late,
+impl Troubles {
+    pub fn add(&self, from: u64, to: u64) {
+        lock(&self.over).push((from, to));
+    }
+
+    /// Whether there was any in this time. A request that has never ended is one.
+    pub fn any(&self, from: u64, to: u64) -> bool {
+        let hangs = lock(&self.under_way).keys().next().is_some_and(|began| *began + SLOW <= to);
+        hangs || lock(&self.over).iter().any(|(began, ended)| *began <= to && from <= *ended)
+    }
+
+    fn begin(&self, began: u64) {
+        *lock(&self.under_way).entry(began).or_default() += 1;
+    }
+
+    fn end(&self, began: u64, ended: u64, failed: bool) {
+        let mut under_way = lock(&self.under_way);
+        match under_way.get_mut(&began) {
+            Some(count) if *count > 1 => *count -= 1,
+            _ => drop(under_way.remove(&began)),
+        }
+        drop(under_way);
+        if failed || ended - began > SLOW {
+            self.add(began, ended);
+        }
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[derive(Debug)]
 pub struct Link {
-    pub bucket: Arc<MemoryStore>,
-    pub weather: Arc<Weather>,
-    pub ids: Ids,
+    pub bucket: Arc<Faulty>,
+    pub network: Handle,
+    pub timeline: Arc<Timeline>,
+    pub troubles: Arc<Troubles>,
+    /// Of this process alone: it learns the time when it handles an answer.
     pub last_seen: LastSeen,
-    /// Longest delay of a request that happens late, in milliseconds.
-    pub latest: u64,
 }
 
 impl Link {
-    async fn travel(&self) {
-        let slow = self.ids.between(0, 100) < 3;
-        let millis = if slow { self.ids.between(100, 3_000) } else { self.ids.between(1, 30) };
-        tokio::time::sleep(Duration::from_millis(millis)).await;
-    }
-
-    fn fate(&self) -> Fate {
-        if self.weather.cut.load(Ordering::Relaxed) {
-            return Fate::LostBefore;
-        }
-        if self.ids.between(0, 1000) >= self.weather.faults.load(Ordering::Relaxed) {
-            return Fate::Fine;
-        }
-        [Fate::Refused, Fate::LostBefore, Fate::LostAfter, Fate::Late][self.ids.between(0, 4) as usize]
-    }
-
-    fn failure(operation: &'static str, key: &str, kind: FailureKind) -> Failure {
-        Failure { operation, key: key.to_owned(), kind, message: "simulated".to_owned(), retry_after: None }
-    }
-
-    fn heard<T>(&self, reply: StoreResult<T>) -> StoreResult<T> {
-        reply.map(|reply| Reply { at: self.last_seen.saw(reply.at), ..reply })
-    }
-
-    async fn read<T>(&self, key: &str, answer: impl Future<Output = StoreResult<T>>) -> StoreResult<T> {
-        self.travel().await;
-        match self.fate() {
-            Fate::Fine => {
-                let reply = answer.await;
-                self.travel().await;
-                self.heard(reply)
-            }
-            Fate::Refused => Err(StoreError::NotApplied(Self::failure("GET", key, FailureKind::Throttled))),
-            _ => {
-                self.travel().await;
-                Err(StoreError::Unknown(Self::failure("GET", key, FailureKind::Unavailable)))
-            }
-        }
+    async fn send<T: Send + 'static>(
+        &self,
+        request: impl Future<Output = StoreResult<T>> + Send + 'static,
+    ) -> StoreResult<T> {
+        let began = self.timeline.ms();
+        self.troubles.begin(began);
+        // The network is gone only when the run is over.
+        let Ok(answer) = self.network.spawn(request).await else { return std::future::pending().await };
+        self.troubles.end(began, self.timeline.ms(), answer.is_err());
+        answer.map(|reply| Reply { at: self.last_seen.saw(reply.at), ..reply })
     }
 }
 
 #[async_trait]
 impl Store for Link {
     async fn get(&self, key: &str) -> StoreResult<Option<Object>> {
-        self.read(key, self.bucket.get(key)).await
+        let (bucket, key) = (Arc::clone(&self.bucket), key.to_owned());
+        self.send(async move { bucket.get(&key).await }).await
     }
 
     async fn get_range(&self, key: &str, range: Range<u64>) -> StoreResult<Option<Bytes>> {
-        self.read(key, self.bucket.get_range(key, range)).await
+        let (bucket, key) = (Arc::clone(&self.bucket), key.to_owned());
+        self.send(async move { bucket.get_range(&key, range).await }).await
     }
 
     async fn put(&self, key: &str, body: Bytes, condition: Condition) -> StoreResult<Put> {
-        self.travel().await;
-        let fate = self.fate();
-        let unknown = || Err(StoreError::Unknown(Self::failure("PUT", key, FailureKind::Unavailable)));
-        match fate {
-            Fate::Fine => {
-                let reply = self.bucket.put(key, body, condition).await;
-                self.travel().await;
-                self.heard(reply)
-            }
-            Fate::Refused => Err(StoreError::NotApplied(Self::failure("PUT", key, FailureKind::Throttled))),
-            Fate::LostBefore => unknown(),
-            Fate::LostAfter => {
-                let _ = self.bucket.put(key, body, condition).await;
-                unknown()
-            }
-            Fate::Late => {
-                let (bucket, key) = (Arc::clone(&self.bucket), key.to_owned());
-                let delay = Duration::from_millis(self.ids.between(10, self.latest));
-                tokio::spawn(async move {
-                    tokio::time::sleep(delay).await;
-                    let _ = bucket.put(&key, body, condition).await;
-                });
-                unknown()
-            }
-        }
+        let (bucket, key) = (Arc::clone(&self.bucket), key.to_owned());
+        self.send(async move { bucket.put(&key, body, condition).await }).await
     }
 
     async fn delete(&self, key: &str) -> StoreResult<()> {
-        self.read(key, self.bucket.delete(key)).await
+        let (bucket, key) = (Arc::clone(&self.bucket), key.to_owned());
+        self.send(async move { bucket.delete(&key).await }).await
     }
 
     async fn list(&self, prefix: &str, after: Option<&str>, limit: usize) -> StoreResult<Listing> {
-        self.read(prefix, self.bucket.list(prefix, after, limit)).await
+        let (bucket, prefix, after) = (Arc::clone(&self.bucket), prefix.to_owned(), after.map(str::to_owned));
+        self.send(async move { bucket.list(&prefix, after.as_deref(), limit).await }).await
     }
 
     fn last_seen(&self) -> StoreTime {

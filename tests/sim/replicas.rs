@@ -1,7 +1,6 @@
 //! Situations of few replicas that random runs seldom meet, each of which was wrong once.
 
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use headwater::clock::{Clock, Ids};
@@ -11,11 +10,12 @@ use headwater::layout::key;
 use headwater::protocol::stream::{Append, Appended, Create, Effect};
 use headwater::protocol::{Lifetime, ReadFrom, Rejection, StreamName};
 use headwater::settings::EngineSettings;
+use headwater::store::faulty::{Cut, Direction, Faults, Faulty};
 use headwater::store::memory::MemoryStore;
 use headwater::store::{Condition, Put, Store};
 
-use crate::link::{Link, Weather};
-use crate::world::{bytes, name, text};
+use crate::client::{body as bytes, name, text};
+use crate::plan;
 
 struct Bucket {
     clock: Clock,
@@ -28,20 +28,19 @@ impl Bucket {
         Bucket { store: Arc::new(MemoryStore::new(clock.clone())), clock }
     }
 
-    /// Opens it as a replica does: with a knowledge of the store's time of its own.
-    async fn open(&self, seed: u64, settings: EngineSettings) -> Engine {
-        self.open_in(Arc::default(), seed, settings).await
+    /// A replica's way to it, with a knowledge of the store's time of its own.
+    fn way(&self, seed: u64) -> Arc<Faulty> {
+        let way = Faulty::new(Arc::clone(&self.store) as _, Ids::seeded(seed));
+        way.set(plan::calm());
+        Arc::new(way)
     }
 
-    async fn open_in(&self, weather: Arc<Weather>, seed: u64, settings: EngineSettings) -> Engine {
-        let link = Link {
-            bucket: Arc::clone(&self.store),
-            weather,
-            ids: Ids::seeded(seed),
-            last_seen: Default::default(),
-            latest: 1_000,
-        };
-        let opened = Engine::open(Arc::new(link), settings, self.clock.clone(), Ids::seeded(seed + 1)).await;
+    async fn open(&self, seed: u64, settings: EngineSettings) -> Engine {
+        self.open_by(&self.way(seed), seed, settings).await
+    }
+
+    async fn open_by(&self, way: &Arc<Faulty>, seed: u64, settings: EngineSettings) -> Engine {
+        let opened = Engine::open(Arc::clone(way) as _, settings, self.clock.clone(), Ids::seeded(seed + 1)).await;
         opened.unwrap_or_else(|e| panic!("{e}"))
     }
 
@@ -181,8 +180,9 @@ async fn a_burst_of_streams_is_sealed_without_a_pause_for_every_few() {
 
 #[tokio::test(start_paused = true)]
 async fn an_entry_that_lands_late_where_another_was_deleted_is_not_believed() {
-    let (bucket, weather) = (Bucket::new(), Arc::<Weather>::default());
-    let sleeper = bucket.open_in(Arc::clone(&weather), 10, settings()).await;
+    let bucket = Bucket::new();
+    let way = bucket.way(10);
+    let sleeper = bucket.open_by(&way, 10, settings()).await;
     let stream = name("s");
     create(&sleeper, &stream).await;
     append(&sleeper, &stream, "first;").await;
@@ -192,7 +192,7 @@ async fn an_entry_that_lands_late_where_another_was_deleted_is_not_believed() {
     let object = object.unwrap_or_else(|| panic!("the last entry is there"));
     let seen = entry::decode(&object.body).unwrap_or_else(|e| panic!("{e}")).header;
 
-    weather.cut.store(true, Ordering::Relaxed);
+    way.cut(vec![Cut { prefix: String::new(), direction: Direction::Requests }]);
     // Another goes one entry further, seals it and deletes it, in its time.
     let busy = bucket.open(20, settings()).await;
     append(&busy, &stream, "second;").await;
@@ -208,9 +208,51 @@ async fn an_entry_that_lands_late_where_another_was_deleted_is_not_believed() {
     let put = bucket.store.put(&key::log(0, late.position), object, Condition::Absent).await;
     assert!(put.is_ok_and(|reply| matches!(reply.value, Put::Written(_))), "the position was to be deleted by now");
 
-    weather.cut.store(false, Ordering::Relaxed);
+    way.cut(Vec::new());
     assert_eq!(content(&sleeper, &stream).await, all);
     append(&sleeper, &stream, "last;").await;
     all.push_str("last;");
     assert_eq!(content(&bucket.open(30, settings()).await, &stream).await, all);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_was_cut_off_serves_no_old_news_once_the_store_answers_again() {
+    let bucket = Bucket::new();
+    // Long enough that no upkeep tells the news.
+    let long = Duration::from_secs(600);
+    let settings = EngineSettings { seal_age: long, seal_idle: long, grace: long * 3, ..settings() };
+    let way = bucket.way(10);
+    let (cut_off, busy) = (bucket.open_by(&way, 10, settings.clone()).await, bucket.open(20, settings).await);
+    let stream = name("s");
+    create(&busy, &stream).await;
+    append(&busy, &stream, "first;").await;
+    assert_eq!(content(&cut_off, &stream).await, "first;");
+    seconds(2).await;
+    way.cut(vec![Cut { prefix: String::new(), direction: Direction::Requests }]);
+    // What is in memory goes on being served.
+    assert_eq!(content(&cut_off, &stream).await, "first;");
+    seconds(2).await;
+    way.cut(Vec::new());
+    append(&busy, &stream, "second;").await;
+    seconds(5).await;
+    assert_eq!(content(&cut_off, &stream).await, "first;second;");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_was_idle_serves_no_old_news_however_much_there_is_to_catch_up_with() {
+    let bucket = Bucket::new();
+    let settings = EngineSettings { checkpoint_entries: 10_000, grace: Duration::from_secs(3_600), ..settings() };
+    let way = bucket.way(10);
+    way.set(Faults { latency: Duration::from_millis(20)..Duration::from_millis(30), ..Faults::default() });
+    let (idle, busy) = (bucket.open_by(&way, 10, settings.clone()).await, bucket.open(20, settings).await);
+    let stream = name("s");
+    create(&busy, &stream).await;
+    assert_eq!(content(&idle, &stream).await, "");
+    let mut all = String::new();
+    for number in 0..700 {
+        let message = format!("{number};");
+        append(&busy, &stream, &message).await;
+        all.push_str(&message);
+    }
+    assert_eq!(content(&idle, &stream).await, all);
 }
