@@ -5,6 +5,7 @@
 //! | `routes` | which request goes where; what every response carries (CORS, security headers); health |
 //! | `request` | headers and query parameters as protocol values, once |
 //! | `body` | request bodies: admitted, limited, timed, JSON validated |
+//! | `unread` | says so if a connection ends because a body was not read |
 //! | `write` | PUT, POST, DELETE |
 //! | `read` | HEAD, GET, long-poll |
 //! | `sse` | the live read as server-sent events |
@@ -25,6 +26,7 @@ pub mod request;
 mod routes;
 mod sse;
 mod stall;
+mod unread;
 mod write;
 
 use std::sync::Arc;

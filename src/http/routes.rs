@@ -15,7 +15,7 @@ use axum::routing::{any, get};
 use super::error::Problem;
 use super::request::{Read, Target, target};
 use super::write::put;
-use super::{Api, caching, metrics as counts, read, write};
+use super::{Api, caching, metrics as counts, read, unread, write};
 
 /// Longest wait for the store when readiness is asked for.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -115,7 +115,9 @@ fn plain(status: StatusCode, text: &'static str) -> Response<Body> {
 /// is not for them.
 async fn finish(State(api): State<Arc<Api>>, request: Request, next: Next) -> Response<Body> {
     let method = request.method().clone();
+    let (request, reading) = unread::follow(request);
     let mut response = next.run(request).await;
+    reading.conclude(&mut response);
     api.counters.answered(&method, response.status());
     secure(response.headers_mut());
     response

@@ -149,9 +149,13 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_body_has_more_messages_than_were_counted(body in "[\\[\\]{},:\"\\\\a1 ]{0,40}") {
-            if let Ok(messages) = split(body.as_bytes()) {
-                prop_assert_eq!(count(body.as_bytes()), (messages.ends.len() as u64).max(1), "{}", body);
+        fn as_many_messages_are_counted_as_there_are(texts in proptest::collection::vec("[a,\\[\\]{}:\"\\\\ ]{0,6}", 1..9)) {
+            let value = |text: &String| serde_json::json!([text, [text, {text.as_str(): [1, text]}], {"k": text, "l": 2}]);
+            for body in [serde_json::Value::from(texts.clone()), texts.iter().map(value).collect()] {
+                let body = serde_json::to_vec_pretty(&body).unwrap_or_default();
+                let messages = split(&body).unwrap_or_default();
+                prop_assert_eq!(messages.ends.len(), texts.len());
+                prop_assert_eq!(count(&body), texts.len() as u64);
             }
         }
 

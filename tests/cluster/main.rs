@@ -7,6 +7,7 @@ mod support;
 
 mod crash;
 mod faults;
+mod flood;
 mod limits;
 mod load;
 mod outage;

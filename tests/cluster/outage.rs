@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use reqwest::{Client, StatusCode};
 use tokio::task::JoinHandle;
 
+use crate::flood::Flood;
 use crate::limits::budget::{self, Clients};
 use crate::load::{Load, Size, assert_shows};
 use crate::support::model::{self, Producer};
@@ -13,8 +14,10 @@ use crate::support::{Minio, Server, SlowDown, Toxiproxy, on_bucket, seed};
 
 /// Longest time until what was refused is taken again.
 const RECOVERS_WITHIN: Duration = Duration::from_secs(60);
+/// Producers that have more in flight than the server may queue.
+const FLOOD: usize = 400;
 /// Connections of all writers and readers together, and some that broke off.
-const CLIENTS: Clients = Clients { connections: 200, http2_requests: 0 };
+const CLIENTS: Clients = Clients { connections: 600, http2_requests: 0 };
 const SIZE: Size = Size { streams: 4, producers: 4, plain: 1, readers: 2, pause: Duration::from_millis(20) };
 
 #[tokio::test(flavor = "multi_thread")]
@@ -59,6 +62,7 @@ struct Witness {
     server: Server,
     client: Client,
     load: Load,
+    flood: Flood,
     cached: String,
     producer: Producer,
     subscription: Subscription,
@@ -81,7 +85,9 @@ impl Witness {
         let subscription = Subscription::start(&cached).await;
         let load = Load::start(&[&server], SIZE, seed()).await;
         tokio::time::sleep(Duration::from_secs(1)).await;
-        Witness { server, client, load, cached, producer, subscription }
+        let flood = Flood::start(&client, &[server.url("/v1/stream/flood")], FLOOD).await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+        Witness { server, client, load, flood, cached, producer, subscription }
     }
 
     /// Cached reads of every kind go on, writes are refused politely, and the server neither ends nor grows.
@@ -97,8 +103,11 @@ impl Witness {
             assert!(self.server.is_running(), "the server has ended");
             self.subscription.assert_open();
         }
-        eprintln!("{refused} writes refused, {polls} long-polls answered in {outage:?}");
-        assert!(refused > 0, "nothing was refused during the outage");
+        let (attempts, _, flooded) = self.flood.counted();
+        eprintln!(
+            "{refused} writes refused, {polls} long-polls answered in {outage:?}; {flooded} of {attempts} floods"
+        );
+        assert!(refused > 0 && flooded > 0, "nothing was refused during the outage");
         budget::assert_kept(&self.server, CLIENTS);
         self
     }
@@ -109,6 +118,7 @@ impl Witness {
         self.producer.append().await;
         assert!(back.elapsed() < RECOVERS_WITHIN, "the first append was taken after {:?}", back.elapsed());
         self.subscription.sees(&format!("\"seq\":{}", self.producer.acknowledged - 1)).await;
+        self.flood.finish().await;
         let written = self.load.finish(&self.server).await;
         assert!(written.repeated > 0, "the outage has hit nothing");
         let content = model::content(&self.client, &self.cached).await;

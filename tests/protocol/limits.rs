@@ -45,6 +45,31 @@ async fn a_body_that_is_too_large_is_refused_before_it_is_sent() {
 }
 
 #[tokio::test]
+async fn an_answer_before_the_body_was_read_ends_the_connection_and_says_so() {
+    let settings = HttpSettings { max_append_bytes: 1000, ..HttpSettings::default() };
+    let (server, _stop) = Server::start_with(settings).await;
+    server.text("s", "").await;
+    let head = |kind: &str, length: usize| {
+        format!("POST /v1/stream/s HTTP/1.1\r\nhost: x\r\ncontent-type: {kind}\r\ncontent-length: {length}\r\n\r\n")
+    };
+    for request in [head("text/plain", 1001), head("", 10), head("text/plain", 10).replace("/s ", "/ ")] {
+        let mut stream = connect(&server).await;
+        say(&mut stream, &request).await;
+        let answer = soon(rest(&mut stream)).await;
+        assert!(answer.starts_with("HTTP/1.1 4") && answer.contains("\r\nconnection: close\r\n"), "{answer}");
+    }
+    // One that has its whole body keeps its connection, however it is answered.
+    let mut stream = connect(&server).await;
+    let chunked = "POST /v1/stream/s HTTP/1.1\r\nhost: x\r\ncontent-type: text/plain\r\ntransfer-encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n";
+    let last = "GET /healthz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n";
+    let whole = head("text/plain", 5) + "hello";
+    say(&mut stream, &format!("{whole}{chunked}{}hello{last}", head("image/png", 5))).await;
+    let answers = soon(rest(&mut stream)).await;
+    let statuses = answers.split("HTTP/1.1 ").filter_map(|answer| answer.get(..3)).collect::<Vec<_>>();
+    assert_eq!(statuses, ["204", "204", "409", "200"], "{answers}");
+}
+
+#[tokio::test]
 async fn a_body_of_unknown_length_is_appended_whole() {
     let server = Server::start().await;
     server.text("s", "").await;
