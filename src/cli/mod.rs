@@ -3,6 +3,7 @@
 mod check;
 mod descriptors;
 mod gc;
+mod list;
 mod serve;
 mod tools;
 
@@ -34,6 +35,8 @@ enum Subcommands {
     Check(check::Check),
     /// Remove garbage from a bucket: chunks that nothing names, expired streams, old log objects. Servers may run
     Gc(gc::Gc),
+    /// List the streams of a bucket. Servers may run
+    List(list::List),
 }
 
 /// What a command line asks for.
@@ -42,6 +45,7 @@ enum Task {
     Serve(Box<Settings>),
     Check(check::Check),
     Gc(gc::Gc),
+    List(list::List),
 }
 
 #[derive(Debug, Args)]
@@ -57,6 +61,7 @@ pub fn run() -> ExitCode {
         Ok(Task::Serve(settings)) => serve::run(*settings).map(|()| ExitCode::SUCCESS),
         Ok(Task::Check(check)) => Ok(check::run(&check)),
         Ok(Task::Gc(gc)) => Ok(gc::run(&gc)),
+        Ok(Task::List(list)) => Ok(list::run(&list)),
         // Help, the version, or a command line that clap explains better than one line could.
         Err(shown) => shown.exit(),
     });
@@ -83,6 +88,7 @@ fn parse(args: &[OsString]) -> Result<Result<Task, clap::Error>, String> {
         Some(Subcommands::Serve(serve)) => serve.settings,
         Some(Subcommands::Check(check)) => return Ok(Ok(Task::Check(check))),
         Some(Subcommands::Gc(gc)) => return Ok(Ok(Task::Gc(gc))),
+        Some(Subcommands::List(list)) => return Ok(Ok(Task::List(list))),
         None => cli.settings,
     };
     settings.validate()?;

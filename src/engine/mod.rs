@@ -18,6 +18,7 @@
 //! | [`seal`], [`checkpoint`], [`cas`] | how |
 //! | [`fork`] | a new stream that names the chunks of another one |
 //! | [`collect`], [`walk`] | finding and removing garbage |
+//! | [`listing`] | which streams there are |
 //! | [`check`] | verifying a whole bucket |
 //! | [`admission`] | how many bytes of bodies and responses may be in memory |
 
@@ -32,6 +33,7 @@ mod error;
 mod follow;
 mod fork;
 mod handle;
+mod listing;
 mod load;
 mod log;
 mod open;
@@ -65,6 +67,7 @@ pub use self::error::EngineError;
 use self::error::{damaged_cluster, no_answer, retry_after, stopping};
 pub use self::follow::Changes;
 use self::handle::{Handle, Message};
+pub use self::listing::{Place, Streams};
 use self::read::Owner;
 pub use self::shared::Shared;
 use self::submit::{Refusal, needs_outcome};
