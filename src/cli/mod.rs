@@ -6,6 +6,7 @@ mod gc;
 mod list;
 mod serve;
 mod tools;
+mod transfer;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -37,6 +38,10 @@ enum Subcommands {
     Gc(gc::Gc),
     /// List the streams of a bucket. Servers may run
     List(list::List),
+    /// Write streams of a bucket to a file. Servers may run
+    Export(transfer::Export),
+    /// Create the streams of a file in a bucket. Servers may run
+    Import(transfer::Import),
 }
 
 /// What a command line asks for.
@@ -46,6 +51,8 @@ enum Task {
     Check(check::Check),
     Gc(gc::Gc),
     List(list::List),
+    Export(transfer::Export),
+    Import(transfer::Import),
 }
 
 #[derive(Debug, Args)]
@@ -62,6 +69,8 @@ pub fn run() -> ExitCode {
         Ok(Task::Check(check)) => Ok(check::run(&check)),
         Ok(Task::Gc(gc)) => Ok(gc::run(&gc)),
         Ok(Task::List(list)) => Ok(list::run(&list)),
+        Ok(Task::Export(export)) => Ok(transfer::run_export(&export)),
+        Ok(Task::Import(import)) => Ok(transfer::run_import(&import)),
         // Help, the version, or a command line that clap explains better than one line could.
         Err(shown) => shown.exit(),
     });
@@ -89,6 +98,8 @@ fn parse(args: &[OsString]) -> Result<Result<Task, clap::Error>, String> {
         Some(Subcommands::Check(check)) => return Ok(Ok(Task::Check(check))),
         Some(Subcommands::Gc(gc)) => return Ok(Ok(Task::Gc(gc))),
         Some(Subcommands::List(list)) => return Ok(Ok(Task::List(list))),
+        Some(Subcommands::Export(export)) => return Ok(Ok(Task::Export(export))),
+        Some(Subcommands::Import(import)) => return Ok(Ok(Task::Import(import))),
         None => cli.settings,
     };
     settings.validate()?;

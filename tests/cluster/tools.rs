@@ -28,7 +28,7 @@ fn restless(store: &[String]) -> Vec<String> {
 }
 
 /// Runs a tool. The flags of the store are the server's.
-fn tool(args: &[&str], store: &[String]) -> (i32, String) {
+pub fn tool(args: &[&str], store: &[String]) -> (i32, String) {
     let run = Command::new(env!("CARGO_BIN_EXE_headwater")).args(args).args(store).output();
     let Output { status, stdout, stderr } = run.unwrap_or_else(|error| panic!("headwater {args:?}: {error}"));
     let said = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));

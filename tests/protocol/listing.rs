@@ -29,7 +29,9 @@ fn name(item: &Value) -> String {
 async fn names(server: &Server, query: &str) -> Vec<String> {
     let (items, mut next) = page(server, query).await;
     let mut names = items.iter().map(name).collect::<Vec<_>>();
+    let mut asked = BTreeSet::new();
     while let Some(after) = next {
+        assert!(asked.insert(after.clone()), "it goes round in circles at {names:?}");
         let (items, more) = page(server, &format!("{query}&after={after}")).await;
         names.extend(items.iter().map(name));
         next = more;
@@ -183,7 +185,8 @@ async fn what_is_there_all_the_time_is_listed_once_while_others_come_and_go() {
     for round in 0..6 {
         let (mut seen, mut query) = (Vec::new(), format!("limit={}", round * 4 + 1));
         let base = query.clone();
-        for step in 0.. {
+        for step in 0..1000 {
+            assert!(step < 999, "round {round} does not end");
             let (items, next) = page(&server, &query).await;
             seen.extend(items.iter().map(name));
             let Some(after) = next else { break };
