@@ -4,10 +4,8 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::tools::{ToolSettings, count, size};
-use crate::clock::{Clock, Ids};
-use crate::engine::{self, Collected, Engine};
-use crate::settings::EngineSettings;
+use super::tools::{ToolSettings, count, open_engine, size};
+use crate::engine::{self, Collected};
 
 /// Exits with 0 if all garbage is removed, with 2 if some could not be. One line per piece.
 #[derive(Debug, Args)]
@@ -24,9 +22,8 @@ pub(super) fn run(gc: &Gc) -> ExitCode {
     let tell = |garbage: &engine::Garbage| println!("{verb} {}: {}", garbage.key, garbage.why);
     let collected = gc.settings.run(async |store| {
         let place = store.describe();
-        let settings = EngineSettings { collect_interval: std::time::Duration::ZERO, ..EngineSettings::default() };
         let collect = async {
-            let engine = Engine::open_existing(store, settings, Clock::system(), Ids::random()).await?;
+            let engine = open_engine(store).await?;
             let collected = engine.collect(!gc.dry_run, &tell).await?;
             engine.drain().await;
             Ok(collected)

@@ -3,8 +3,10 @@
 mod check;
 mod descriptors;
 mod gc;
+mod list;
 mod serve;
 mod tools;
+mod transfer;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -34,6 +36,12 @@ enum Subcommands {
     Check(check::Check),
     /// Remove garbage from a bucket: chunks that nothing names, expired streams, old log objects. Servers may run
     Gc(gc::Gc),
+    /// List the streams of a bucket. Servers may run
+    List(list::List),
+    /// Write streams of a bucket to a file. Servers may run
+    Export(transfer::Export),
+    /// Create the streams of a file in a bucket. Servers may run
+    Import(transfer::Import),
 }
 
 /// What a command line asks for.
@@ -42,6 +50,9 @@ enum Task {
     Serve(Box<Settings>),
     Check(check::Check),
     Gc(gc::Gc),
+    List(list::List),
+    Export(transfer::Export),
+    Import(transfer::Import),
 }
 
 #[derive(Debug, Args)]
@@ -57,6 +68,9 @@ pub fn run() -> ExitCode {
         Ok(Task::Serve(settings)) => serve::run(*settings).map(|()| ExitCode::SUCCESS),
         Ok(Task::Check(check)) => Ok(check::run(&check)),
         Ok(Task::Gc(gc)) => Ok(gc::run(&gc)),
+        Ok(Task::List(list)) => Ok(list::run(&list)),
+        Ok(Task::Export(export)) => Ok(transfer::run_export(&export)),
+        Ok(Task::Import(import)) => Ok(transfer::run_import(&import)),
         // Help, the version, or a command line that clap explains better than one line could.
         Err(shown) => shown.exit(),
     });
@@ -83,6 +97,9 @@ fn parse(args: &[OsString]) -> Result<Result<Task, clap::Error>, String> {
         Some(Subcommands::Serve(serve)) => serve.settings,
         Some(Subcommands::Check(check)) => return Ok(Ok(Task::Check(check))),
         Some(Subcommands::Gc(gc)) => return Ok(Ok(Task::Gc(gc))),
+        Some(Subcommands::List(list)) => return Ok(Ok(Task::List(list))),
+        Some(Subcommands::Export(export)) => return Ok(Ok(Task::Export(export))),
+        Some(Subcommands::Import(import)) => return Ok(Ok(Task::Import(import))),
         None => cli.settings,
     };
     settings.validate()?;

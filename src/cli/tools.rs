@@ -1,4 +1,4 @@
-//! What the tools for a bucket have in common: `check`, `gc`.
+//! What the tools for a bucket have in common.
 
 use std::sync::Arc;
 
@@ -7,7 +7,8 @@ use clap::Args;
 
 use super::serve::{s3_options, start_log};
 use crate::clock::{Clock, Ids};
-use crate::settings::{LogSettings, StoreSettings};
+use crate::engine::{Engine, EngineError};
+use crate::settings::{EngineSettings, LogSettings, StoreSettings};
 use crate::store::{self, Store, StoreUrl};
 
 /// Settings of a tool.
@@ -33,6 +34,12 @@ impl ToolSettings {
             work(opened.map_err(|why| format!("store: {why}"))?).await
         })
     }
+}
+
+/// An engine on a bucket that is in use. It collects no garbage.
+pub(super) async fn open_engine(store: Arc<dyn Store>) -> Result<Engine, EngineError> {
+    let settings = EngineSettings { collect_interval: std::time::Duration::ZERO, ..EngineSettings::default() };
+    Engine::open_existing(store, settings, Clock::system(), Ids::random()).await
 }
 
 /// `1 chunk`, `2 chunks`.

@@ -67,33 +67,44 @@ impl Engine {
     /// What is known of the stream, not older than the bucket by more than the sync interval while that answers.
     pub(super) async fn cell(&self, name: &StreamName, manifest: bool) -> Result<Arc<Cell>, EngineError> {
         let (_, shard) = self.shard(name);
-        let (settings, store) = (&self.0.context.settings, &self.0.context.store);
-        let view = &shard.view;
-        if !view.is_confirmed(settings.sync_interval, store.last_seen(), settings.grace) {
-            let now = Instant::now();
-            let since = now.checked_sub(settings.sync_interval).unwrap_or(now);
-            let is_usable = || view.is_trusted(store.last_seen(), settings.grace);
-            if view.is_cut_off.load(Ordering::Relaxed) && is_usable() {
-                // What is in memory goes on being served; the shard asks again in its own time.
-                let (reply, _) = oneshot::channel();
-                let _ = shard.mailbox.try_send(Message::Confirm { since, reply });
-            } else if is_usable() {
-                let is_confirmed = self.confirm_while_it_answers(shard, since).await?;
-                view.is_cut_off.fetch_or(!is_confirmed, Ordering::Relaxed);
-            } else {
-                // What comes of it is looked at below.
-                let _ = confirm(shard, since, self.patience()).await;
-            }
-            if !is_usable() {
-                // Also the way to learn why: a shard that can't be loaded says so.
-                return ask(shard, |reply| Message::Find { name: name.clone(), manifest, reply }, self.patience())
-                    .await?;
-            }
+        if !self.freshen(shard).await? {
+            // Also the way to learn why: a shard that can't be loaded says so.
+            return ask(shard, |reply| Message::Find { name: name.clone(), manifest, reply }, self.patience()).await?;
         }
+        let view = &shard.view;
         if let Some(cell) = view.cells.get(name).filter(|cell| cell.lock().is_enough(manifest)) {
             return Ok(cell);
         }
         ask(shard, |reply| Message::Find { name: name.clone(), manifest, reply }, self.patience()).await?
+    }
+
+    /// Makes what is known of a shard no older than the sync interval, if the store answers. False if it may not be served
+    /// at all.
+    pub(super) async fn freshen(&self, shard: &Handle) -> Result<bool, EngineError> {
+        let (settings, store, view) = (&self.0.context.settings, &self.0.context.store, &shard.view);
+        if view.is_confirmed(settings.sync_interval, store.last_seen(), settings.grace) {
+            return Ok(true);
+        }
+        let now = Instant::now();
+        let since = now.checked_sub(settings.sync_interval).unwrap_or(now);
+        if view.is_cut_off.load(Ordering::Relaxed) && self.is_usable(shard) {
+            // What is in memory goes on being served; the shard asks again in its own time.
+            let (reply, _) = oneshot::channel();
+            let _ = shard.mailbox.try_send(Message::Confirm { since, reply });
+        } else if self.is_usable(shard) {
+            let is_confirmed = self.confirm_while_it_answers(shard, since).await?;
+            view.is_cut_off.fetch_or(!is_confirmed, Ordering::Relaxed);
+        } else {
+            // What comes of it is looked at below.
+            let _ = confirm(shard, since, self.patience()).await;
+        }
+        Ok(self.is_usable(shard))
+    }
+
+    /// Whether what is known of a shard may be served.
+    pub(super) fn is_usable(&self, shard: &Handle) -> bool {
+        let context = &self.0.context;
+        shard.view.is_trusted(context.store.last_seen(), context.settings.grace)
     }
 }
 

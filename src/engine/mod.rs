@@ -20,6 +20,7 @@
 //! | [`retention`] | which bytes of a stream are not kept any more |
 //! | [`fork`] | a new stream that names the chunks of another one |
 //! | [`collect`], [`walk`] | finding and removing garbage |
+//! | [`listing`] | which streams there are |
 //! | [`check`] | verifying a whole bucket |
 //! | [`admission`] | how many bytes of bodies and responses may be in memory |
 
@@ -34,6 +35,7 @@ mod error;
 mod follow;
 mod fork;
 mod handle;
+mod listing;
 mod load;
 mod log;
 mod open;
@@ -69,6 +71,7 @@ pub use self::error::EngineError;
 use self::error::{damaged_cluster, no_answer, retry_after, stopping};
 pub use self::follow::Changes;
 use self::handle::{Handle, Message};
+pub use self::listing::{Place, Streams};
 use self::read::Owner;
 pub use self::shared::Shared;
 use self::submit::{Refusal, needs_outcome};

@@ -9,6 +9,7 @@
 //! | `write` | PUT, POST, DELETE |
 //! | `read` | HEAD, GET, long-poll |
 //! | `sse` | the live read as server-sent events |
+//! | `listing` | which streams there are, an extension |
 //! | `live` | how many live reads there may be |
 //! | `caching` | Cache-Control, ETag: the whole contract with caches, as pure functions |
 //! | `error` | the only map from a "no" to status, headers and problem+json |
@@ -19,6 +20,7 @@ mod body;
 mod caching;
 mod error;
 mod listen;
+pub mod listing;
 mod live;
 mod metrics;
 mod read;

@@ -17,6 +17,9 @@ use crate::protocol::{
 /// Streams live below this path.
 pub const STREAM_ROOT: &str = "/v1/stream/";
 
+/// Below the stream root: where streams are listed.
+const LIST_PATH: &str = "__ds/streams";
+
 /// The longest `Stream-Seq`, in bytes: each stream remembers one.
 const MAX_SEQ_BYTES: usize = 256;
 
@@ -24,6 +27,8 @@ const MAX_SEQ_BYTES: usize = 256;
 #[derive(Debug, PartialEq, Eq)]
 pub enum Target {
     Stream(StreamName),
+    /// The list of streams, an extension.
+    Streams,
     /// The control APIs of §6.
     Reserved,
 }
@@ -33,7 +38,8 @@ pub fn target(uri: &Uri) -> Result<Target, Malformed> {
     let path = uri.path().strip_prefix(STREAM_ROOT).unwrap_or_default();
     let first = path.split('/').next().unwrap_or_default();
     if percent_decode_str(first).decode_utf8().is_ok_and(|segment| segment == RESERVED_SEGMENT) {
-        return Ok(Target::Reserved);
+        let is_list = percent_decode_str(path).decode_utf8().is_ok_and(|path| path == LIST_PATH);
+        return Ok(if is_list { Target::Streams } else { Target::Reserved });
     }
     StreamName::from_url_path(path).map(Target::Stream)
 }
@@ -70,56 +76,43 @@ pub struct Read {
 
 impl Read {
     pub fn parse(uri: &Uri, headers: &HeaderMap) -> Result<Read, Malformed> {
-        let query = Query::parse(uri.query().unwrap_or_default())?;
-        let live = match query.live.as_deref() {
+        let [offset, live, cursor] = parameters(uri, ["offset", "live", "cursor"])?;
+        let live = match live.as_deref() {
             None => Live::No,
             Some("long-poll") => Live::LongPoll,
             Some("sse") => Live::Sse,
             Some(_) => return Err(Malformed::new("live is neither long-poll nor sse")),
         };
-        if live != Live::No && query.offset.is_none() {
+        if live != Live::No && offset.is_none() {
             return Err(Malformed::new("live reads need an offset: -1, now, or a Stream-Next-Offset"));
         }
-        let from = query.offset.as_deref().map_or(Ok(ReadFrom::Start), str::parse)?;
+        let from = offset.as_deref().map_or(Ok(ReadFrom::Start), str::parse)?;
         let anchor = match from {
-            _ if query.offset.is_none() => Anchor::Absent,
+            _ if offset.is_none() => Anchor::Absent,
             ReadFrom::Now => Anchor::Now,
             ReadFrom::Start => Anchor::AnyIncarnation,
             ReadFrom::At(offset) if offset.incarnation == Incarnation::ANY => Anchor::AnyIncarnation,
             ReadFrom::At(_) => Anchor::Token,
         };
-        let cursor = query.cursor.as_deref().and_then(Cursor::from_client);
+        let cursor = cursor.as_deref().and_then(Cursor::from_client);
         Ok(Read { from, anchor, live, cursor, if_none_match: list(headers, IF_NONE_MATCH.as_str()) })
     }
 }
 
-#[derive(Default)]
-struct Query {
-    offset: Option<String>,
-    live: Option<String>,
-    cursor: Option<String>,
-}
-
-impl Query {
-    /// Parameters that the protocol does not know are ignored; one that it knows must not come twice, because caches
-    /// and servers would disagree which of them counts.
-    fn parse(query: &str) -> Result<Query, Malformed> {
-        let mut found = Query::default();
-        for pair in query.split('&') {
-            let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
-            let slot = match &*decoded(key)? {
-                "offset" => &mut found.offset,
-                "live" => &mut found.live,
-                "cursor" => &mut found.cursor,
-                _ => continue,
-            };
-            if slot.is_some() {
-                return Err(Malformed::new(format!("query parameter {key} is given more than once")));
-            }
-            *slot = Some(decoded(value)?.into_owned());
+/// The values of some query parameters. Others are ignored; one that is known must not come twice, because caches and servers
+/// would disagree which of them counts.
+pub(super) fn parameters<const N: usize>(uri: &Uri, known: [&str; N]) -> Result<[Option<String>; N], Malformed> {
+    let mut found = [const { None }; N];
+    for pair in uri.query().unwrap_or_default().split('&') {
+        let (key, value) = pair.split_once('=').unwrap_or((pair, ""));
+        let decoded_key = decoded(key)?;
+        let Some(at) = known.iter().position(|known| *known == decoded_key) else { continue };
+        if found[at].is_some() {
+            return Err(Malformed::new(format!("query parameter {key} is given more than once")));
         }
-        Ok(found)
+        found[at] = Some(decoded(value)?.into_owned());
     }
+    Ok(found)
 }
 
 fn decoded(text: &str) -> Result<Cow<'_, str>, Malformed> {

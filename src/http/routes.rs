@@ -15,7 +15,7 @@ use axum::routing::{any, get};
 use super::error::Problem;
 use super::request::{Read, Target, target};
 use super::write::put;
-use super::{Api, caching, metrics as counts, read, unread, write};
+use super::{Api, caching, listing, metrics as counts, read, unread, write};
 
 /// Longest wait for the store when readiness is asked for.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -53,6 +53,8 @@ async fn answer(api: &Arc<Api>, request: Request) -> Result<Response<Body>, Prob
     }
     let name = match target(request.uri())? {
         Target::Stream(name) => name,
+        Target::Streams if request.method() == Method::GET => return listing::get(api, request.uri()).await,
+        Target::Streams => return Err(Problem::method_not_allowed(listing::METHODS)),
         Target::Reserved => {
             let detail = "this server does not have the subscription APIs of protocol section 6 yet";
             return Err(Problem::not_implemented("subscriptions-not-supported", detail));

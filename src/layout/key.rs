@@ -104,6 +104,12 @@ pub fn folder(name: &StreamName) -> String {
     format!("{}~{digest}", &encoded[..SHORTENED_TO])
 }
 
+/// What the folders of all streams start with whose names start with `prefix`. Those of others may, too, if it is long.
+pub fn folder_prefix(prefix: &str) -> String {
+    let encoded = utf8_percent_encode(prefix, ENCODED).to_string();
+    encoded[..encoded.len().min(SHORTENED_TO)].to_owned()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -155,6 +161,13 @@ mod tests {
             let (Ok(a), Ok(b)) = (StreamName::new(&a), StreamName::new(&b)) else { return Ok(()) };
             prop_assert_eq!(a == b, manifest(&a) == manifest(&b));
             prop_assert_eq!(manifest(&a).split('/').count(), 3);
+        }
+
+        #[test]
+        fn the_folder_of_a_name_starts_as_its_prefixes_say(text in "[a-zé/%~. ]{1,300}", cut: prop::sample::Index) {
+            let Ok(name) = StreamName::new(&text) else { return Ok(()) };
+            let prefix: String = text.chars().take(cut.index(text.chars().count() + 1)).collect();
+            prop_assert!(folder(&name).starts_with(&folder_prefix(&prefix)), "{}", prefix);
         }
     }
 }

@@ -13,4 +13,5 @@ mod load;
 mod outage;
 mod stop;
 mod tools;
+mod transfer;
 mod two;

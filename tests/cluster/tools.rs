@@ -28,7 +28,7 @@ fn restless(store: &[String]) -> Vec<String> {
 }
 
 /// Runs a tool. The flags of the store are the server's.
-fn tool(args: &[&str], store: &[String]) -> (i32, String) {
+pub fn tool(args: &[&str], store: &[String]) -> (i32, String) {
     let run = Command::new(env!("CARGO_BIN_EXE_headwater")).args(args).args(store).output();
     let Output { status, stdout, stderr } = run.unwrap_or_else(|error| panic!("headwater {args:?}: {error}"));
     let said = format!("{}{}", String::from_utf8_lossy(&stdout), String::from_utf8_lossy(&stderr));
@@ -99,11 +99,33 @@ async fn a_damaged_object_is_named_and_the_rest_goes_on() {
     assert!(whole.await.is_ok_and(|answer| answer.status().is_success()));
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_are_listed_while_a_server_runs_and_after_it() {
+    let directory = tempfile::tempdir().unwrap_or_else(|error| panic!("temporary directory: {error}"));
+    let store = ["--store".to_owned(), format!("local:{}", directory.path().display())];
+    let mut server = Server::start(&store).await;
+    let client = model::client();
+    for name in ["chat/a", "chat/b", "other"] {
+        let put = client.put(server.url(&format!("/v1/stream/{name}"))).header("content-type", "text/plain");
+        let put = put.header("stream-closed", "true").body("hello").send().await;
+        assert!(put.is_ok_and(|answer| answer.status().is_success()), "{name}");
+    }
+    for _ in ["running", "killed"] {
+        let (code, said) = tool(&["list", "--log", "error", "--prefix", "chat/"], &store);
+        assert_eq!((code, said.as_str()), (0, "chat/a\ttext/plain\t5\tclosed\nchat/b\ttext/plain\t5\tclosed\n"));
+        server.kill();
+    }
+    let (code, said) = tool(&["list", "--log", "error", "--json"], &store);
+    let names = said.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    let names = names.map(|item| item["name"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>();
+    assert_eq!((code, names), (0, ["chat/a", "chat/b", "other"].map(str::to_owned).to_vec()), "{said}");
+}
+
 #[test]
 fn a_place_without_data_is_an_error() {
     let directory = tempfile::tempdir().unwrap_or_else(|error| panic!("temporary directory: {error}"));
     let store = ["--store".to_owned(), format!("local:{}", directory.path().display())];
-    for tool_ in ["check", "gc"] {
+    for tool_ in ["check", "gc", "list"] {
         let (code, said) = tool(&[tool_], &store);
         assert_eq!((code, said.contains("is this where the data is?")), (2, true), "{said}");
     }

@@ -10,6 +10,7 @@ mod http2;
 mod json;
 mod lifetime;
 mod limits;
+mod listing;
 mod long_poll;
 mod names;
 mod producers;

@@ -11,6 +11,7 @@ use headwater::clock::{Clock, Ids};
 use headwater::engine::Engine;
 use headwater::http::{Api, router, serve};
 use headwater::settings::{EngineSettings, HttpSettings};
+use headwater::store::Store;
 use headwater::store::memory::MemoryStore;
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode};
 use tokio::net::TcpListener;
@@ -53,7 +54,18 @@ pub fn small_pages() -> EngineSettings {
 
 async fn api(settings: HttpSettings, engine: EngineSettings, clock: Clock, stopping: CancellationToken) -> Arc<Api> {
     let store = Arc::new(MemoryStore::new(clock.clone()));
-    let engine = Engine::open(store, engine, clock, Ids::seeded(7)).await.unwrap_or_else(|e| panic!("{e}"));
+    api_on(store, settings, engine, clock, Ids::seeded(7), stopping).await
+}
+
+async fn api_on(
+    store: Arc<dyn Store>,
+    settings: HttpSettings,
+    engine: EngineSettings,
+    clock: Clock,
+    ids: Ids,
+    stopping: CancellationToken,
+) -> Arc<Api> {
+    let engine = Engine::open(store, engine, clock, ids).await.unwrap_or_else(|e| panic!("{e}"));
     Api::new(engine, settings, Ids::seeded(8), stopping, Arc::new(|| "store_requests_total 1\n".to_owned()))
 }
 
@@ -88,6 +100,14 @@ impl Server {
     pub async fn in_process() -> Server {
         let stopping = CancellationToken::new();
         let api = api(HttpSettings::default(), small_pages(), Clock::tokio(START), stopping.clone()).await;
+        Server { via: Via::Router(router(api)), stopping }
+    }
+
+    /// Like [`in_process`](Server::in_process), on a store that others may use, too. `number` tells the servers apart.
+    pub async fn in_process_on(store: Arc<dyn Store>, clock: Clock, number: u64) -> Server {
+        let stopping = CancellationToken::new();
+        let (http, ids) = (HttpSettings::default(), Ids::seeded(number));
+        let api = api_on(store, http, small_pages(), clock, ids, stopping.clone()).await;
         Server { via: Via::Router(router(api)), stopping }
     }
 
