@@ -38,8 +38,15 @@ async fn fill(engine: &Engine, stream: &str, content_type: &str, lifetime: Lifet
     let content_type = ContentType::new(content_type).unwrap_or_else(|e| panic!("{e}"));
     let admission = || engine.admit(0).unwrap_or_else(|e| panic!("{e}"));
     let (incarnation, body) = (engine.new_incarnation(), Body::default());
-    let (content_type, closed) = (content_type.clone(), false);
-    let create = Create { incarnation, content_type, lifetime, closed, body, fork: None, retention: None };
+    let create = Create {
+        incarnation,
+        content_type: content_type.clone(),
+        lifetime,
+        closed: false,
+        body,
+        fork: None,
+        retention: None,
+    };
     engine.create(&name(stream), create, admission()).await.unwrap_or_else(|e| panic!("{e}"));
     let last = closed.then_some(&b""[..]);
     for body in appends.iter().copied().chain(last) {
