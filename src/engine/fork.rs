@@ -202,7 +202,7 @@ impl Engine {
             let at = chunk::index_start(whole);
             let index = self.0.context.store.get_range(&key, at..at + chunk::LONGEST_INDEX).await?.value;
             let index = index.ok_or_else(|| EngineError::Damaged { key: key.clone(), what: "it is missing".into() })?;
-            let ends = chunk::decode_index(&index, whole);
+            let ends = chunk::decode_index(named.nonce, &index, whole);
             let ends = ends.map_err(|error| EngineError::Damaged { key, what: error.0 })?;
             let ends = ends.into_iter().map(|end| (named.start + u64::from(end)).min(named.end()));
             found.extend(ends.filter(|end| *end > start).take(wanted - found.len()));

@@ -70,7 +70,7 @@ fn body(seen: &Seen, name: &StreamName, effect: &Effect) -> Result<String, Strin
         Data::Chunk { nonce, .. } => {
             let key = key::chunk(name, appended.incarnation, *nonce);
             let object = seen.chunks.get(&key).ok_or_else(|| format!("{key} was never written"))?;
-            chunk::decode(object).map_err(|error| format!("{key}: {}", error.0))?.blocks.concat()
+            chunk::decode(*nonce, object).map_err(|error| format!("{key}: {}", error.0))?.blocks.concat()
         }
     };
     String::from_utf8(bytes).map_err(|error| error.to_string())

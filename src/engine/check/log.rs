@@ -159,7 +159,7 @@ impl Check<'_> {
                 // It is verified where it belongs.
                 return Ok(None);
             }
-            return Ok(self.chunk(&key, run.len, None).await?.map(|what| (key, what)));
+            return Ok(self.chunk(&key, nonce, run.len, None).await?.map(|what| (key, what)));
         }
         let key = key::log(number, run.position);
         match self.context.tails.entry(&*self.context.store, number, run.position).await {

@@ -112,7 +112,7 @@ impl Check<'_> {
         let mut wrong = Vec::new();
         for named in manifest.chunks.iter().chain(&manifest.kept) {
             let key = read::chunk_key(name, incarnation, named.nonce, named.foreign.as_ref())?;
-            if let Some(what) = self.chunk(&key, named.len, Some(named)).await? {
+            if let Some(what) = self.chunk(&key, named.nonce, named.len, Some(named)).await? {
                 wrong.push((key, what));
             }
         }
