@@ -66,7 +66,7 @@ pub struct EngineSettings {
     /// Appends larger than this are uploaded as an object of their own, and the log only names them
     #[arg(long, env = "HEADWATER_DIRECT_BYTES", default_value = "1MiB", value_parser = bytes, value_name = "BYTES")]
     pub direct_bytes: u64,
-    /// Request bodies held in memory at a time; more are refused with 503 and Retry-After
+    /// Request bodies held in memory at a time, and 8KiB for each; more are refused with 503 and Retry-After
     #[arg(long, env = "HEADWATER_QUEUE_BYTES", default_value = "256MiB", value_parser = bytes, value_name = "BYTES")]
     pub queue_bytes: u64,
     /// Longest wait of a write for the store, after which it is answered 503

@@ -40,7 +40,7 @@ fn of_writers(clients: Clients) -> u64 {
     let program = 64;
     let seals = SHARDS * 16 * 2 * SEAL;
     let fixed = program + LOG_CACHE + MANIFEST_CACHE + 3 * QUEUE + seals;
-    fixed * MIB + clients.connections * 32 * KIB + clients.http2_requests * 16 * KIB
+    fixed * MIB + clients.connections * 48 * KIB + clients.http2_requests * 16 * KIB
 }
 
 /// What responses hold: cached, and beside the caches.

@@ -65,27 +65,36 @@ fn is_polite_refusal(answer: &str) -> bool {
 #[tokio::test(flavor = "multi_thread")]
 async fn ten_thousand_idle_long_polls_are_held_and_all_are_answered() {
     let (_turn, many) = (alone().await, as_many_as_possible());
-    let (_directory, server, client) =
-        start(&["--max-live-readers", &many.to_string(), "--long-poll-hold", "10m"]).await;
+    let flags = ["--max-live-readers", &many.to_string(), "--long-poll-hold", "10m"];
+    let (_directory, server, client) = start(&flags).await;
+    hold_and_answer(&server, &client, many).await;
+    let first = server.memory();
+    if duration() > Duration::from_secs(30) {
+        // What a crowd has left behind is used by the next one. Some is lost between the pieces, not as much every time.
+        for _ in 0..3 {
+            hold_and_answer(&server, &client, many).await;
+        }
+        assert!(server.memory().peak <= first.peak * 2, "{first}, and after three more {}", server.memory());
+    }
+    assert_live_reads_work(&client, &server).await;
+    budget::assert_kept(&server, Clients { connections: many as u64, ..Clients::default() });
+}
+
+async fn hold_and_answer(server: &Server, client: &Client, many: usize) {
     let poll = |_| format!("GET {NAME}?offset=now&live=long-poll");
     let crowd = Crowd::gather(server.address(), Ipv4Addr::new(127, 0, 0, 2), many, poll).await;
-    until_live_readers(&server, |count| count == many as u64).await;
-    budget::assert_kept(&server, Clients { connections: many as u64, ..Clients::default() });
-
+    until_live_readers(server, |count| count == many as u64).await;
     for live in ["long-poll", "sse"] {
         let refused = client.get(server.url(NAME)).query(&[("offset", "now"), ("live", live)]).send().await;
         let refused = refused.unwrap_or_else(|error| panic!("{error}"));
         assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
         assert!(refused.headers().contains_key("retry-after"), "{:?}", refused.headers());
     }
-    append(&client, &server, "what all wait for".to_owned()).await;
+    append(client, server, "what all wait for".to_owned()).await;
     let answers = crowd.answers().await;
     let told = answers.iter().filter(|answer| answer.ends_with("what all wait for")).count();
     assert_eq!(told, many, "not all were told, but for example {:?}", answers.first());
-
-    until_live_readers(&server, |count| count == 0).await;
-    assert_live_reads_work(&client, &server).await;
-    budget::assert_kept(&server, Clients { connections: many as u64, ..Clients::default() });
+    until_live_readers(server, |count| count == 0).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
