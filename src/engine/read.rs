@@ -179,26 +179,29 @@ pub(super) async fn fetch_part(context: &Context, owner: Owner<'_>, part: &Part)
         }
         Part::Chunk { nonce, len, range } => {
             let key = key::chunk(owner.name, owner.incarnation, *nonce);
-            read_chunk(context, &key, *len, range).await
+            read_chunk(context, &key, *nonce, *len, range).await
         }
     }
 }
 
 /// A range of a chunk's data: one ranged GET of the blocks that cover it, each verified.
-async fn read_chunk(context: &Context, key: &str, len: u64, range: &Range<u64>) -> Result<Bytes, Missing> {
+async fn read_chunk(context: &Context, key: &str, nonce: u128, len: u64, range: &Range<u64>) -> Result<Bytes, Missing> {
     let damaged = |error: crate::layout::Damaged| EngineError::Damaged { key: key.to_owned(), what: error.0 };
     let blocks = chunk::blocks(range);
-    let places: Vec<Range<u64>> = blocks.clone().map(|block| chunk::place(block, len)).collect();
-    let (Some(first), Some(last)) = (places.first(), places.last()) else { return Ok(Bytes::new()) };
-    let base = first.start;
-    let reply = context.store.get_range(key, base..last.end).await.map_err(EngineError::from)?;
+    if blocks.is_empty() {
+        return Ok(Bytes::new());
+    }
+    let base = chunk::place(blocks.start, len).start;
+    let end = chunk::place(blocks.end - 1, len).end;
+    let reply = context.store.get_range(key, base..end).await.map_err(EngineError::from)?;
     let object = reply.value.ok_or_else(|| Missing::Object { key: key.to_owned() })?;
-    let mut pieces = Vec::with_capacity(places.len());
-    for place in &places {
+    let mut pieces = Vec::new();
+    for number in blocks.clone() {
+        let place = chunk::place(number, len);
         let (from, to) = ((place.start - base) as usize, (place.end - base) as usize);
         // A short answer is noticed by the block's own length check.
         let block = object.slice(from.min(object.len())..to.min(object.len()));
-        pieces.push(chunk::verify(&block, place).map_err(damaged)?);
+        pieces.push(chunk::verify(nonce, number, &block, &place).map_err(damaged)?);
     }
     let skip = (range.start - blocks.start * chunk::BLOCK) as usize;
     let wanted = (range.end - range.start) as usize;
@@ -215,5 +218,5 @@ pub(super) async fn whole_chunk(
     let key = key::chunk(name, incarnation, nonce);
     let object = context.store.get(&key).await.map_err(EngineError::from)?.value;
     let object = object.ok_or_else(|| Missing::Object { key: key.clone() })?;
-    chunk::decode(&object.body).map_err(|error| EngineError::Damaged { key, what: error.0 }.into())
+    chunk::decode(nonce, &object.body).map_err(|error| EngineError::Damaged { key, what: error.0 }.into())
 }

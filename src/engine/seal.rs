@@ -247,8 +247,8 @@ impl Builder<'_> {
             return Ok(());
         }
         let open = std::mem::take(&mut self.open);
-        let object = chunk::encode(open.pieces.iter(), &open.ends);
-        let Uploaded { nonce, .. } = upload(self.context, self.owner.name, self.owner.incarnation, object).await?;
+        let Owner { name, incarnation, .. } = self.owner;
+        let Uploaded { nonce, .. } = upload(self.context, name, incarnation, &open.pieces, &open.ends).await?;
         self.built.uploaded.push((self.owner.incarnation.get(), nonce));
         let page_ends = page::ends_in(open.start, &open.ends, self.context.page_bytes);
         self.push_chunk(open.start, open.len, nonce, open.at, &page_ends);
@@ -263,7 +263,11 @@ impl Builder<'_> {
         let Ok(_turn) = self.context.merging.try_acquire() else { return Ok(()) };
         let last: Vec<ChunkRef> = chunks[chunks.len() - count..].to_vec();
         for old in &last {
-            let whole = read::whole_chunk(self.context, self.owner.name, self.owner.incarnation, old.nonce).await?;
+            let read = read::whole_chunk(self.context, self.owner.name, self.owner.incarnation, old.nonce).await;
+            let whole = match read {
+                Ok(whole) => whole,
+                Err(error) => return self.leave_unmerged(error),
+            };
             let data = Bytes::from(whole.blocks.concat());
             self.open.push(old.start, old.at, data, whole.ends.into_iter());
             self.built.merged.push((self.owner.incarnation.get(), old.nonce));
@@ -271,6 +275,20 @@ impl Builder<'_> {
         let keep = self.built.manifest.chunks.len() - count;
         self.built.manifest.chunks.truncate(keep);
         self.close_chunk().await
+    }
+
+    /// A chunk that is lost or damaged must not hold up the bytes that came after it. If it is only not where an outdated
+    /// manifest says, that manifest won't be replaced.
+    fn leave_unmerged(&mut self, error: Missing) -> Result<(), Missing> {
+        match error {
+            Missing::Object { key } | Missing::Failed(EngineError::Damaged { key, .. }) => {
+                tracing::warn!(stream = %self.owner.name, key, "chunk can't be read, and so not be merged with others");
+                self.open = Open::default();
+                self.built.merged.clear();
+                Ok(())
+            }
+            error @ Missing::Failed(_) => Err(error),
+        }
     }
 }
 
@@ -284,14 +302,16 @@ fn mergeable(chunks: &[ChunkRef]) -> Option<usize> {
     SIZES.iter().rev().find_map(|size| reaches(*size))
 }
 
-/// Uploads a chunk's object under a fresh name.
+/// Uploads a chunk under a fresh name.
 pub(super) async fn upload(
     context: &Context,
     name: &StreamName,
     incarnation: Incarnation,
-    object: Bytes,
+    pieces: &[Bytes],
+    ends: &[u32],
 ) -> Result<Uploaded, EngineError> {
     let nonce = context.ids.id();
+    let object = chunk::encode(nonce, pieces.iter(), ends);
     let key = key::chunk(name, incarnation, nonce);
     let first_sent = context.store.last_seen();
     let mut attempt = 0;

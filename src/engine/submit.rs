@@ -10,7 +10,6 @@ use super::admission::Admission;
 use super::error::{no_answer, retry_after, stopping};
 use super::handle::{Answer, Message, Ticket, Uploaded, Write};
 use super::{Engine, EngineError, seal};
-use crate::layout::chunk;
 use crate::protocol::stream::{Body, Command, Data, Outcome};
 use crate::protocol::{Incarnation, StreamName};
 
@@ -94,9 +93,8 @@ impl Engine {
         if bytes.len() as u64 <= context.settings.direct_bytes {
             return Ok(None);
         }
-        let object = chunk::encode(std::iter::once(bytes), &body.ends);
         let len = bytes.len() as u64;
-        let upload = seal::upload(context, name, incarnation, object);
+        let upload = seal::upload(context, name, incarnation, std::slice::from_ref(bytes), &body.ends);
         let uploaded = timeout(self.patience(), upload).await.map_err(|_| no_answer())??;
         body.data = Data::Chunk { nonce: uploaded.nonce, len };
         Ok(Some(uploaded))

@@ -76,7 +76,7 @@ impl World {
 
     pub async fn orphan(&self, name: &StreamName, incarnation: Incarnation, nonce: u128) -> String {
         let key = key::chunk(name, incarnation, nonce);
-        self.plant(&key, chunk::encode([Bytes::from_static(b"lost")].iter(), &[4])).await;
+        self.plant(&key, chunk::encode(nonce, [Bytes::from_static(b"lost")].iter(), &[4])).await;
         key
     }
 

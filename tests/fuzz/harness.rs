@@ -5,7 +5,6 @@ use std::fmt::Debug;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::sync::Once;
 
 use bytes::Bytes;
 use proptest::prelude::*;
@@ -128,23 +127,6 @@ pub fn run<I: Input>(
         }
         Err(TestError::Abort(why)) => panic!("{name}: {why}"),
     }
-}
-
-thread_local! {
-    static PANICS: Cell<u32> = const { Cell::new(0) };
-}
-
-/// How often this thread has panicked so far, caught or not: what runs in a task of its own is told from here.
-pub fn panics() -> u32 {
-    static HOOK: Once = Once::new();
-    HOOK.call_once(|| {
-        let report = std::panic::take_hook();
-        std::panic::set_hook(Box::new(move |info| {
-            PANICS.with(|panics| panics.set(panics.get() + 1));
-            report(info);
-        }));
-    });
-    PANICS.with(Cell::get)
 }
 
 fn asked_for() -> Option<u64> {

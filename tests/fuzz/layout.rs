@@ -16,6 +16,7 @@ use headwater::protocol::{Stream, StreamName};
 use proptest::prelude::*;
 
 use crate::corpus::replay;
+use crate::forge;
 use crate::harness::{Target, damage, fuzz, run};
 use crate::mutate::{apply, damaged, mutated, mutations, noise};
 use crate::objects;
@@ -56,10 +57,6 @@ fn encoded_entry((header, records): &(Header, Vec<(StreamName, Effect)>)) -> Byt
     entry::encode(header, records.iter().map(|(name, effect)| (name, effect)))
 }
 
-fn with_crc(covered: &[u8]) -> Bytes {
-    [covered, &crc32fast::hash(covered).to_le_bytes()].concat().into()
-}
-
 fn valid_entry() -> impl Strategy<Value = Bytes> + Clone {
     let records = prop_oneof![30 => objects::records(), 1 => objects::many_small_records()];
     (objects::header(), records).prop_map(|entry| encoded_entry(&entry))
@@ -67,7 +64,7 @@ fn valid_entry() -> impl Strategy<Value = Bytes> + Clone {
 
 fn forged_entry() -> impl Strategy<Value = Bytes> {
     (valid_entry(), mutations())
-        .prop_map(|(object, mutations)| with_crc(&apply(&object[..object.len() - 4], &mutations)))
+        .prop_map(|(object, mutations)| forge::entry(&apply(&object[..object.len() - 4], &mutations)))
 }
 
 #[test]
@@ -79,6 +76,9 @@ fn log_entries() {
 
 struct Chunks;
 
+/// A chunk's name, which its checksums begin with.
+const NONCE: u128 = 0xabc;
+
 impl Target for Chunks {
     const NAME: &'static str = "chunk";
     const FIXED: u64 = 1 << 10;
@@ -86,41 +86,20 @@ impl Target for Chunks {
     type Value = Chunk;
 
     fn parse(input: &Bytes) -> Option<Chunk> {
-        chunk::decode(input).ok()
+        chunk::decode(NONCE, input).ok()
     }
 
     fn check(input: &Bytes, chunk: &Chunk) -> Result<(), String> {
-        same("written again", &chunk::encode(chunk.blocks.iter(), &chunk.ends), input)
+        same("written again", &chunk::encode(NONCE, chunk.blocks.iter(), &chunk.ends), input)
     }
 }
 
 fn valid_chunk() -> impl Strategy<Value = Bytes> + Clone {
-    objects::messages().prop_map(|messages| chunk::encode(messages.iter(), &objects::ends_of(&messages)))
-}
-
-/// The footer's checksum and those of the blocks, as far as the object's lengths allow to find them.
-fn with_chunk_checksums(object: &[u8]) -> Bytes {
-    const FOOTER: usize = 21;
-    let mut bytes = object.to_vec();
-    let Some(footer_at) = bytes.len().checked_sub(FOOTER) else { return bytes.into() };
-    let field = |at: usize, width: usize| {
-        let mut number = [0; 8];
-        number[..width].copy_from_slice(&object[at..at + width]);
-        u64::from_le_bytes(number)
-    };
-    let (length, index_length) = (field(footer_at, 8), field(footer_at + 8, 4) as usize);
-    let Some(index_at) = footer_at.checked_sub(index_length) else { return bytes.into() };
-    let crc = crc32fast::hash(&bytes[index_at..footer_at + 12]);
-    bytes[footer_at + 12..footer_at + 16].copy_from_slice(&crc.to_le_bytes());
-    if length < index_at as u64 && length + 4 == index_at as u64 {
-        let crc = crc32fast::hash(&bytes[..length as usize]);
-        bytes[length as usize..index_at].copy_from_slice(&crc.to_le_bytes());
-    }
-    bytes.into()
+    objects::messages().prop_map(|messages| chunk::encode(NONCE, messages.iter(), &objects::ends_of(&messages)))
 }
 
 fn forged_chunk() -> impl Strategy<Value = Bytes> {
-    (valid_chunk(), mutations()).prop_map(|(object, mutations)| with_chunk_checksums(&apply(&object, &mutations)))
+    (valid_chunk(), mutations()).prop_map(|(object, mutations)| forge::chunk(NONCE, &apply(&object, &mutations)))
 }
 
 #[test]
@@ -157,19 +136,12 @@ impl<D: Used> Target for Documents<D> {
     }
 }
 
-/// The document around a body, whatever that is.
-fn envelope<D: Document>(body: &[u8]) -> Bytes {
-    let (format, version, crc) = (D::FORMAT, D::VERSION, crc32fast::hash(body));
-    let start = format!("{{\"format\":\"{format}\",\"version\":{version},\"write_id\":\"{:032x}\",\"crc32\":{crc},", 7);
-    [start.as_bytes(), b"\"body\":", body, b"}"].concat().into()
-}
-
 fn documents<D: Used>(values: impl Strategy<Value = D> + Clone + 'static) {
     assert!(replay::<Documents<D>>() > 0);
     let valid = values.clone().prop_map(|value| document::encode(&value, 7));
     let forged = (values.clone(), mutations()).prop_map(|(value, mutations)| {
         let body = serde_json::to_vec(&value).unwrap_or_else(|e| panic!("{e}"));
-        envelope::<D>(&apply(&body, &mutations))
+        forge::document(D::FORMAT, D::VERSION, &apply(&body, &mutations))
     });
     fuzz::<Documents<D>>(inputs(valid.clone(), forged));
     damage::<Documents<D>>(damaged(valid));
@@ -265,7 +237,7 @@ fn what_is_written_is_read_as_it_was() {
     );
     run("chunk-round-trip", 1000, objects::messages().prop_map(Written), |Written(messages)| {
         let ends = objects::ends_of(messages);
-        let chunk = chunk::decode(&chunk::encode(messages.iter(), &ends)).map_err(|e| e.to_string())?;
+        let chunk = chunk::decode(NONCE, &chunk::encode(NONCE, messages.iter(), &ends)).map_err(|e| e.to_string())?;
         same("data", &chunk.blocks.concat(), &messages.concat())?;
         same("ends", &chunk.ends, &ends)
     });

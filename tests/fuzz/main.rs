@@ -7,10 +7,14 @@
 //! `ok-`, of those that must be refused with `no-`.
 
 mod corpus;
+#[path = "../support/forge.rs"]
+mod forge;
 mod harness;
 mod layout;
 mod mutate;
 mod objects;
+#[path = "../support/panics.rs"]
+mod panics;
 mod protocol;
 mod request;
 mod s3;

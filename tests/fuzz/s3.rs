@@ -14,8 +14,9 @@ use proptest::sample::{Index, select};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
-use crate::harness::{Input, panics, run};
+use crate::harness::{Input, run};
 use crate::mutate::{Mutation, apply, mutations};
+use crate::panics::panics;
 
 /// A request, and an answer that a store may give to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -20,8 +20,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
-use crate::harness::{Input, panics, run};
+use crate::harness::{Input, run};
 use crate::mutate::{Mutation, apply, mutations};
+use crate::panics::panics;
 
 const LARGEST: u64 = 1000;
 

@@ -11,6 +11,7 @@ impl Check<'_> {
     pub(super) async fn chunk(
         &self,
         key: &str,
+        nonce: u128,
         len: u64,
         named: Option<&ChunkRef>,
     ) -> Result<Option<String>, EngineError> {
@@ -20,7 +21,7 @@ impl Check<'_> {
         }
         let Some(object) = self.context.store.get(key).await?.value else { return Ok(Some(MISSING.to_owned())) };
         self.count(|checked| checked.bytes += object.body.len() as u64);
-        let whole = match chunk::decode(&object.body) {
+        let whole = match chunk::decode(nonce, &object.body) {
             Ok(whole) => whole,
             Err(error) => return Ok(Some(error.0)),
         };

@@ -155,7 +155,7 @@ impl Check<'_> {
         let Some(incarnation) = incarnation else { return Ok(None) };
         if let Some(Nonce(nonce)) = run.nonce {
             let key = key::chunk(name, incarnation, nonce);
-            return Ok(self.chunk(&key, run.len, None).await?.map(|what| (key, what)));
+            return Ok(self.chunk(&key, nonce, run.len, None).await?.map(|what| (key, what)));
         }
         let key = key::log(number, run.position);
         match self.context.tails.entry(&*self.context.store, number, run.position).await {

@@ -112,7 +112,7 @@ impl Check<'_> {
         let mut wrong = Vec::new();
         for named in &manifest.chunks {
             let key = key::chunk(name, incarnation, named.nonce);
-            if let Some(what) = self.chunk(&key, named.len, Some(named)).await? {
+            if let Some(what) = self.chunk(&key, named.nonce, named.len, Some(named)).await? {
                 wrong.push((key, what));
             }
         }
