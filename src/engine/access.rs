@@ -10,8 +10,9 @@ use tokio::time::{Instant, timeout};
 use super::error::{no_answer, retry_after, stopping};
 use super::handle::{Handle, Message};
 use super::read;
-use super::state::{Cell, Committed};
+use super::state::{Base, Cell, Committed};
 use super::{Engine, EngineError, Page};
+use crate::layout::key;
 use crate::protocol::stream::Command;
 use crate::protocol::{ReadFrom, Rejection, Stream, StreamName};
 
@@ -23,14 +24,31 @@ impl Engine {
         name: &StreamName,
         look: impl Fn(&Committed) -> Result<T, Rejection>,
     ) -> Result<T, EngineError> {
-        if let Ok(found) = look(&self.cell(name, false).await?.lock()) {
+        let cell = self.cell(name, false).await?;
+        self.check_head(name, &cell).await?;
+        if let Ok(found) = look(&cell.lock()) {
             return Ok(found);
         }
         let (_, shard) = self.shard(name);
         confirm(shard, Instant::now(), self.patience()).await?;
         let cell = self.cell(name, false).await?;
+        self.check_head(name, &cell).await?;
         let looked = look(&cell.lock());
         Ok(looked?)
+    }
+
+    /// A manifest may have records of the log that this replica has not read yet, because another one has written and sealed
+    /// them. But if the log ends before them when it is looked at now, its end is lost, and with it, perhaps, bytes of the
+    /// stream that no manifest has.
+    async fn check_head(&self, name: &StreamName, cell: &Cell) -> Result<(), EngineError> {
+        let (number, shard) = self.shard(name);
+        let sealed_to = cell.lock().base.as_ref().map_or(0, Base::log_position);
+        let head = || shard.view.head.load(Ordering::Acquire);
+        if sealed_to < head() || confirm(shard, Instant::now(), self.patience()).await.is_err() || sealed_to < head() {
+            return Ok(());
+        }
+        let what = format!("the log ends before position {}, but {name} has records up to {sealed_to}", head());
+        Err(EngineError::Damaged { key: key::checkpoint(number), what })
     }
 
     /// The stream, if there is one and its time is not over.

@@ -32,6 +32,14 @@ impl Held {
         self.checkpoint.as_ref().map_or(0, |checkpoint| checkpoint.truncated)
     }
 
+    /// If this is the one that was known before, it has been in place for longer.
+    pub fn known_since(mut self, before: &Held) -> Held {
+        if self.version == before.version {
+            self.known_at = self.known_at.min(before.known_at);
+        }
+        self
+    }
+
     /// Whether there are entries that nobody will need once this checkpoint has been in place for long enough.
     pub fn has_leftovers(&self) -> bool {
         self.checkpoint.as_ref().is_some_and(|checkpoint| checkpoint.floor > checkpoint.truncated.max(1))

@@ -1,6 +1,6 @@
 //! What passes between a shard's task and those who use it.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -134,6 +134,8 @@ pub(super) struct View {
     confirmed: Mutex<Option<(Instant, StoreTime)>>,
     /// The store did not answer the last time it was asked for the head.
     pub is_cut_off: AtomicBool,
+    /// The head, when it was last known.
+    pub head: AtomicU64,
 }
 
 impl View {
@@ -143,6 +145,7 @@ impl View {
             followers: Arc::default(),
             confirmed: Mutex::new(None),
             is_cut_off: AtomicBool::new(false),
+            head: AtomicU64::new(0),
         }
     }
 

@@ -9,11 +9,17 @@ use super::log::{self, Log};
 use super::state::{Base, Cells, Committed};
 use super::tail::EntryData;
 use crate::layout::checkpoint::Checkpoint;
+use crate::layout::key::Key;
 use crate::layout::manifest::Manifest;
 use crate::layout::{Damaged, document, key};
 use crate::protocol::StreamName;
-use crate::store::{StoreTime, Version};
+use crate::store::{Listed, StoreTime, Version};
 use std::sync::Arc;
+
+/// The most entries that a replica may have in flight, whatever its settings.
+const LONGEST_PIPELINE: u64 = 64;
+/// Objects that are looked at beyond that: somebody may have put others than entries there.
+const LOOK_AHEAD: usize = 16;
 
 /// A shard as it was read from the bucket.
 #[derive(Debug)]
@@ -40,11 +46,30 @@ pub(super) async fn load(context: &Context, shard: u32, cells: &Cells) -> Result
                 break;
             }
         }
+        let is_head = is_head(context, shard, log.next).await;
         if context.store.last_seen().since(started) <= context.settings.grace / 2 {
-            return Ok(Loaded { log, held });
+            match is_head? {
+                true => return Ok(Loaded { log, held }),
+                // The log has grown much meanwhile.
+                false => continue,
+            }
         }
         tracing::warn!(shard, "loading the shard took longer than half of the grace period, starting over");
     }
+}
+
+/// Whether the log ends at `next`, which was absent. Nobody writes further ahead of an absent position than a pipeline is
+/// long, so an entry beyond that tells that this one is lost.
+async fn is_head(context: &Context, shard: u32, next: u64) -> Result<bool, EngineError> {
+    let key = key::log(shard, next);
+    let furthest = key::log(shard, next + LONGEST_PIPELINE - 1);
+    let later = context.store.list(&key::logs(shard), Some(&furthest), LOOK_AHEAD).await?.value.items;
+    let is_entry = |item: &&Listed| matches!(Key::parse(&item.key), Some(Key::Log { .. }));
+    let Some(later) = later.iter().find(is_entry) else { return Ok(true) };
+    if context.store.get(&key).await?.value.is_some() {
+        return Ok(false);
+    }
+    Err(EngineError::Damaged { key, what: format!("it is missing, although {} is there", later.key) })
 }
 
 pub(super) async fn read_checkpoint(context: &Context, shard: u32) -> Result<Held, EngineError> {

@@ -104,6 +104,10 @@ async fn read_or_write(context: &Context) -> Result<Cluster, EngineError> {
     if let Some(found) = read(context).await? {
         return Ok(found);
     }
+    if is_in_use(context).await? {
+        // Not because it has just been set up by another replica: with another number of shards, nothing would be found.
+        return read(context).await?.ok_or_else(|| damaged_cluster("it is missing from a bucket that is in use"));
+    }
     let cluster = Cluster {
         id: format!("{:032x}", context.ids.id()),
         shards: context.shards,
@@ -117,6 +121,16 @@ async fn read_or_write(context: &Context) -> Result<Cluster, EngineError> {
         Replaced::Written(_) => Ok(cluster),
         Replaced::Lost => read(context).await?.ok_or_else(|| damaged_cluster("it was removed")),
     }
+}
+
+/// Whether there is anything in the bucket that is only there once the cluster's document is.
+async fn is_in_use(context: &Context) -> Result<bool, EngineError> {
+    for prefix in [key::LOGS, key::CHECKPOINTS, key::STREAMS] {
+        if !context.store.list(prefix, None, 1).await?.value.items.is_empty() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 async fn read(context: &Context) -> Result<Option<Cluster>, EngineError> {

@@ -357,6 +357,7 @@ impl Shard {
     pub fn confirm(&mut self, sent: Instant) {
         self.confirmed_at = self.confirmed_at.max(sent);
         self.confirmed_with = (Instant::now(), self.context.store.last_seen());
+        self.view.head.store(self.log.next, Ordering::Release);
         self.view.set_confirmed(Some((self.confirmed_at, self.log.fresh_at)));
         self.view.is_cut_off.store(false, Ordering::Relaxed);
         self.release_waiters();

@@ -272,7 +272,7 @@ impl Shard {
         self.context.tails.remember(self.number, batch.header.position, data).await;
         let changed = match self.view.cells.fold(&entry, self.context.page_bytes) {
             Ok(changed) => changed,
-            Err(error) => panic!("an own entry does not follow from what it was validated on: {error}"),
+            Err(error) => return self.contradicted(batch, EngineError::Damaged { key, what: error.0 }),
         };
         tracing::trace!(shard = self.number, position = entry.header.position, records = ?batch.records, "committed");
         self.confirm(batch.sent);
@@ -285,6 +285,16 @@ impl Shard {
             let _ = fence.send(batch.formed_at);
         }
         changed.iter().for_each(|name| self.view.followers.notify(name));
+    }
+
+    /// An own entry does not follow from what is in the bucket, although it was judged on that: the log's end or a manifest
+    /// was lost meanwhile. What was written may not be there for readers, so it is not acknowledged.
+    fn contradicted(&mut self, batch: Batch, error: EngineError) {
+        tracing::error!(shard = self.number, %error, "an own entry does not follow from what is in the bucket");
+        for judged in batch.judged {
+            judged.write.answer(Answer::No(error.clone()));
+        }
+        self.reload = true;
     }
 
     /// The first entry in flight lost its position to `object`: what is in flight is void, wherever it lands.
@@ -396,7 +406,7 @@ impl Shard {
             // Not even the floor of what may be deleted has come near: positions from `next` on are all there.
             Ok(held) if held.position() < self.log.next => {
                 self.log.renew(held.asked_at);
-                self.checkpoint = held;
+                self.checkpoint = held.known_since(&self.checkpoint);
                 self.probe();
             }
             Ok(_) => self.reload = true,

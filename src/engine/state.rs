@@ -104,7 +104,7 @@ impl Committed {
     /// Takes in a record of the entry at `position`. False if the manifest has it already.
     pub fn fold(&mut self, position: u64, at: Millis, effect: &Effect, page_bytes: u64) -> Result<bool, Damaged> {
         if self.base.as_ref().is_some_and(|base| position <= base.log_position()) {
-            return Ok(false);
+            return self.check_included(effect).map(|()| false);
         }
         self.last = position;
         self.unsealed_since.get_or_insert(at);
@@ -121,13 +121,33 @@ impl Committed {
         Ok(true)
     }
 
+    /// That the manifest says so is not enough: were the log's end lost, new entries would be where it has been.
+    fn check_included(&self, effect: &Effect) -> Result<(), Damaged> {
+        let (Effect::Appended(appended), Some(stream)) = (effect, &self.stream) else { return Ok(()) };
+        let end = appended.start.saturating_add(appended.body.data.len());
+        if appended.incarnation == stream.incarnation && end > stream.tail {
+            let tail = stream.tail;
+            return Err(Damaged::new(format!(
+                "a manifest has its records, but not what is appended up to {end}: only {tail}"
+            )));
+        }
+        Ok(())
+    }
+
     fn apply(&mut self, position: u64, at: Millis, effect: &Effect, page_bytes: u64) -> Result<(), Damaged> {
-        if let (Effect::Appended(appended), Some(stream)) = (effect, &self.stream)
-            && appended.incarnation == stream.incarnation
-            && appended.start != stream.tail
-        {
-            let (start, tail) = (appended.start, stream.tail);
-            return Err(Damaged::new(format!("it appends at {start} to a stream that ends at {tail}")));
+        let known = self.stream.as_ref().map(|stream| (stream.incarnation, stream.tail));
+        match effect {
+            Effect::Created { .. } => {}
+            Effect::Appended(Appended { incarnation, start, .. }) if known == Some((*incarnation, *start)) => {}
+            Effect::Appended(Appended { start, .. }) => {
+                let tail = known.map_or_else(|| "is not there".to_owned(), |(_, tail)| format!("ends at {tail}"));
+                return Err(Damaged::new(format!("it appends at {start} to a stream that {tail}")));
+            }
+            Effect::Deleted { incarnation } | Effect::Touched { incarnation } => {
+                if known.is_none_or(|(known, _)| known != *incarnation) {
+                    return Err(Damaged::new("it changes a stream that is not there"));
+                }
+            }
         }
         let before = self.stream.take();
         let incarnation = before.as_ref().map(|stream| stream.incarnation);
@@ -187,18 +207,20 @@ impl Committed {
             let stream = manifest_stream()?;
             *self = Committed { stream, last: sealed_to, ..Committed::default() };
         } else {
-            self.stream = manifest_stream()?;
-            for (position, at, effect) in std::mem::take(&mut self.pending) {
-                if position > sealed_to {
-                    self.apply(position, at, &effect, page_bytes)?;
-                }
+            let (last, unsealed_since) = (self.last, self.unsealed_since);
+            let mut after = Committed { stream: manifest_stream()?, last, unsealed_since, ..Committed::default() };
+            for (position, at, effect) in self.pending.iter().filter(|(position, ..)| *position > sealed_to) {
+                after.apply(*position, *at, effect, page_bytes)?;
             }
+            // Only now: if it does not follow, the records are still there to contradict the next manifest that is read.
+            *self = after;
         }
         self.base = Some(base);
         // Else bytes between the two are lost, and what would be sealed next would say so for good.
         let (sealed, start) = (self.own_manifest().map_or(0, |manifest| manifest.end()), self.unsealed_start());
         if self.stream.is_some() && sealed != start {
-            self.base = None;
+            // What the log says stays known: the next who asks must meet the same contradiction.
+            (self.known, self.base) = (true, None);
             return Err(Damaged::new(format!("it has bytes up to {sealed}, and the log goes on at {start}")));
         }
         Ok(())

@@ -159,3 +159,36 @@ fn an_append_that_does_not_start_at_the_tail_is_damage() {
     assert!(committed.fold(3, 3, &appended(1, 5, 4), PAGE).is_err());
     assert_eq!(tail(&committed), Some(4));
 }
+
+#[test]
+fn a_manifest_that_is_older_than_the_log_goes_on_is_damage_however_often_it_is_read() {
+    let sealed = folded(&[(1, created(1)), (2, appended(1, 0, 4))]);
+    let mut cold = folded(&[(7, appended(1, 9, 3))]);
+    for _ in 0..3 {
+        assert!(cold.rebase(manifest_of(&sealed, 2), PAGE).is_err());
+        assert!(!cold.is_known(), "what contradicts was taken in");
+    }
+    let newer = folded(&[(1, created(1)), (2, appended(1, 0, 4)), (5, appended(1, 4, 5))]);
+    assert_eq!(cold.rebase(manifest_of(&newer, 5), PAGE), Ok(()));
+    assert_eq!(tail(&cold), Some(12));
+}
+
+#[test]
+fn a_record_of_a_stream_that_is_not_there_is_damage() {
+    for effect in [appended(2, 4, 3), deleted(2), Effect::Touched { incarnation: incarnation(2) }] {
+        let mut committed = folded(&[(1, created(1)), (2, appended(1, 0, 4))]);
+        assert!(committed.fold(3, 3, &effect, PAGE).is_err(), "{effect:?}");
+        let mut gone = folded(&[(1, created(2)), (2, deleted(2))]);
+        assert!(gone.fold(3, 3, &effect, PAGE).is_err(), "{effect:?}");
+    }
+}
+
+#[test]
+fn a_record_that_the_manifest_says_it_has_but_has_not_is_damage() {
+    let sealed = folded(&[(1, created(1)), (2, appended(1, 0, 4))]);
+    let mut warm = Committed::default();
+    assert_eq!(warm.rebase(manifest_of(&sealed, 9), PAGE), Ok(()));
+    assert_eq!(warm.fold(2, 2, &appended(1, 0, 4), PAGE), Ok(false));
+    // As if the log had begun anew: what is written to it now would never be seen.
+    assert!(warm.fold(3, 3, &appended(1, 4, 5), PAGE).is_err());
+}

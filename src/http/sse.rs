@@ -96,22 +96,23 @@ enum Wake {
 
 impl Subscriber {
     /// Each data event is followed by a control event; data comes before the control event that says "closed". If the
-    /// stream is deleted or the store fails, the response ends, and the client learns why when it comes back.
-    fn events(mut self) -> impl futures::Stream<Item = Result<Bytes, std::convert::Infallible>> {
+    /// stream is deleted, the response ends, and the client learns why when it comes back. If the server fails, the
+    /// response is broken off, so that nothing in between takes it for whole.
+    fn events(mut self) -> impl futures::Stream<Item = Result<Bytes, EngineError>> {
         let end = Instant::now() + self.life();
-        async_stream::stream! {
+        async_stream::try_stream! {
             let mut first = true;
             let mut spoke = Instant::now();
             loop {
                 let has_data = !self.page.is_empty();
                 if has_data {
                     match self.data().await {
-                        Ok(frame) => yield Ok(frame),
-                        Err(error) => return self.broke(&error),
+                        Ok(frame) => yield frame,
+                        Err(error) => return self.broke(EngineError::clone(&error))?,
                     }
                 }
                 if has_data || first || self.page.is_final() {
-                    yield Ok(self.control());
+                    yield self.control();
                     spoke = Instant::now();
                 }
                 first = false;
@@ -122,11 +123,11 @@ impl Subscriber {
                     match self.wait(end, spoke).await {
                         Wake::Changed => break,
                         Wake::Silent => {
-                            yield Ok(Bytes::from_static(frame::KEEP_ALIVE));
+                            yield Bytes::from_static(frame::KEEP_ALIVE);
                             spoke = Instant::now();
                         }
                         Wake::End => {
-                            yield Ok(self.control());
+                            yield self.control();
                             return;
                         }
                     }
@@ -135,7 +136,7 @@ impl Subscriber {
                     return;
                 }
                 if let Err(error) = self.advance().await {
-                    return self.broke(&error);
+                    return self.broke(error)?;
                 }
             }
         }
@@ -177,7 +178,13 @@ impl Subscriber {
         Ok(())
     }
 
-    fn broke(&self, error: &EngineError) {
-        tracing::debug!(stream = %self.name, %error, "subscription ends");
+    /// A stream that is gone ends the response; anything else is the server's failure.
+    fn broke(&self, error: EngineError) -> Result<(), EngineError> {
+        if let EngineError::Rejected(rejection) = error {
+            tracing::debug!(stream = %self.name, %rejection, "subscription ends");
+            return Ok(());
+        }
+        tracing::warn!(stream = %self.name, %error, "subscription broken off");
+        Err(error)
     }
 }

@@ -11,6 +11,8 @@ pub const COLLECTOR: &str = "collector";
 pub const PROBES: &str = "probe/";
 /// All logs lie under this.
 pub const LOGS: &str = "log/";
+/// All checkpoints lie under this.
+pub const CHECKPOINTS: &str = "checkpoint/";
 /// Everything of streams lies under this.
 pub const STREAMS: &str = "streams/";
 
@@ -30,7 +32,7 @@ pub fn logs(shard: u32) -> String {
 }
 
 pub fn checkpoint(shard: u32) -> String {
-    format!("checkpoint/{shard}")
+    format!("{CHECKPOINTS}{shard}")
 }
 
 pub fn manifest(name: &StreamName) -> String {

@@ -24,6 +24,24 @@ impl MemoryStore {
         MemoryStore { objects: Mutex::default(), clock, last_seen: LastSeen::default() }
     }
 
+    /// A store of its own that has the same objects now.
+    pub fn copy(&self) -> MemoryStore {
+        let objects = Mutex::new(self.objects().clone());
+        MemoryStore { objects, clock: self.clock.clone(), last_seen: LastSeen::default() }
+    }
+
+    /// Puts something else in the place of an object, or nothing: what no client of the store does.
+    pub fn tamper(&self, key: &str, body: Option<Bytes>) {
+        let mut objects = self.objects();
+        match body {
+            Some(body) => {
+                let object = Object { version: Version::of(&body), body, modified: self.now() };
+                objects.insert(key.to_owned(), object);
+            }
+            None => drop(objects.remove(key)),
+        }
+    }
+
     fn objects(&self) -> MutexGuard<'_, BTreeMap<String, Object>> {
         // No code that holds it can panic half way through a change.
         self.objects.lock().unwrap_or_else(PoisonError::into_inner)

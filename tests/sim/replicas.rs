@@ -12,6 +12,7 @@ use headwater::protocol::stream::{Append, Appended, Create, Effect};
 use headwater::protocol::{Lifetime, ReadFrom, Rejection, StreamName};
 use headwater::settings::EngineSettings;
 use headwater::store::memory::MemoryStore;
+use headwater::store::metered::Metered;
 use headwater::store::{Condition, Put, Store};
 
 use crate::link::{Link, Weather};
@@ -211,4 +212,22 @@ async fn an_entry_that_lands_late_where_another_was_deleted_is_not_believed() {
     append(&sleeper, &stream, "last;").await;
     all.push_str("last;");
     assert_eq!(content(&bucket.open(30, settings()).await, &stream).await, all);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_idle_log_is_deleted_after_the_grace_period_and_then_nothing_is_asked_any_more() {
+    let bucket = Bucket::new();
+    let metered = Arc::new(Metered::new(Arc::clone(&bucket.store) as Arc<dyn Store>));
+    let settings = EngineSettings { collect_interval: Duration::ZERO, ..settings() };
+    let engine = Engine::open(metered.clone(), settings, bucket.clock.clone(), Ids::seeded(1)).await;
+    let engine = engine.unwrap_or_else(|e| panic!("{e}"));
+    create(&engine, &name("a")).await;
+    append(&engine, &name("a"), "data").await;
+    // The grace period is 20 s, and begins when all is sealed.
+    seconds(30).await;
+    assert_eq!(bucket.keys("log/").await, Vec::<String>::new());
+    let requests = || ["get", "put", "list"].map(|operation| metered.snapshot().all(operation));
+    let before = requests();
+    seconds(1000).await;
+    assert_eq!(requests(), before);
 }
