@@ -72,6 +72,12 @@ pub async fn open(store: Arc<dyn Store>, clock: &Clock, seed: u64) -> Result<Eng
     Engine::open(store, settings(), clock.clone(), Ids::seeded(seed)).await
 }
 
+/// As a server does that is configured for another bucket: what this one was set up with counts.
+pub async fn open_as_another(store: Arc<dyn Store>, clock: &Clock, seed: u64) -> Result<Engine, EngineError> {
+    let settings = EngineSettings { shards: SHARDS + 3, page_bytes: 7 << 10, ..settings() };
+    Engine::open(store, settings, clock.clone(), Ids::seeded(seed)).await
+}
+
 pub fn name(text: &str) -> StreamName {
     StreamName::new(text).unwrap_or_else(|e| panic!("{e}"))
 }

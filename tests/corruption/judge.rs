@@ -87,7 +87,7 @@ pub async fn try_case(report: &mut Report, bucket: &Bucket, case: &Case, ids: &I
     let mut trial = Trial { report, case, ids };
     trial.read_all(&bucket.streams, &reader(&warm), "warm", true).await;
     drop(warm);
-    match bucket::open(store.clone(), &bucket.clock, 22).await {
+    match bucket::open_as_another(store.clone(), &bucket.clock, 22).await {
         Ok(cold) => {
             trial.read_all(&bucket.streams, &reader(&cold), "cold", true).await;
             trial.read_all(&bucket.streams, &reader(&cold), "again", false).await;

@@ -13,6 +13,7 @@ use headwater::store::memory::MemoryStore;
 
 use crate::bucket::{self, Stream, content, in_shard};
 use crate::damage::Kind;
+use crate::panics::panics;
 
 const NOW: u64 = 1_893_456_000_000;
 
@@ -81,6 +82,25 @@ async fn a_checkpoint_that_is_gone_or_old_is_not_taken_for_a_new_log() {
             assert!(keys[0].starts_with("log/0/") && keys[0] == keys[1], "{keys:?}");
         }
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_manifest_that_is_ahead_of_the_log_is_an_error_for_reads_and_writes() {
+    let store = Arc::new(MemoryStore::new(Clock::tokio(NOW)));
+    let settings = EngineSettings { shards: 1, ..bucket::settings() };
+    let engine = open(&store, settings.clone()).await.unwrap_or_else(|e| panic!("{e}"));
+    let mut stream = bucket::create(&engine, &in_shard("s", 0), "text/plain").await;
+    write(&engine, &mut stream, 10).await;
+    tokio::time::sleep(Duration::from_secs(700)).await;
+    drop(engine);
+    assert!(!bucket::objects(&store).await.into_keys().any(|key| key.starts_with("log/")));
+    store.tamper("checkpoint/0", None);
+    // What is written to a log that has begun anew would be taken for what the manifest has already.
+    let before = panics();
+    let keys = ask(&store, settings.clone(), &mut stream).await;
+    assert_eq!(keys, ["checkpoint/0", "log/0/00000000000000000001"]);
+    assert_eq!(ask(&store, settings, &mut stream).await[0], "checkpoint/0");
+    assert_eq!(panics(), before);
 }
 
 #[tokio::test(start_paused = true)]

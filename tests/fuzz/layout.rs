@@ -8,11 +8,13 @@ use bytes::Bytes;
 use headwater::layout::checkpoint::Checkpoint;
 use headwater::layout::chunk::{self, Chunk};
 use headwater::layout::cluster::Cluster;
+use headwater::layout::collector::Collector;
 use headwater::layout::document::{self, Document};
 use headwater::layout::entry::{self, Entry, Header};
+use headwater::layout::key::{self, Key};
 use headwater::layout::manifest::Manifest;
 use headwater::protocol::stream::Effect;
-use headwater::protocol::{Stream, StreamName};
+use headwater::protocol::{Incarnation, Stream, StreamName};
 use proptest::prelude::*;
 
 use crate::corpus::replay;
@@ -219,6 +221,73 @@ impl Used for Cluster {
 #[test]
 fn cluster_documents() {
     documents(objects::cluster());
+}
+
+impl Used for Collector {
+    const NAME: &'static str = "collector";
+
+    fn using(&self) -> Result<(), String> {
+        Ok(())
+    }
+}
+
+#[test]
+fn collector_documents() {
+    documents(any::<u64>().prop_map(|began| Collector { began }));
+}
+
+/// What a LIST gives: whoever may write to the bucket may have put anything there.
+struct Keys;
+
+impl Target for Keys {
+    const NAME: &'static str = "key";
+    const FIXED: u64 = 2 << 10;
+    const EACH: u64 = 48;
+    type Value = Key;
+
+    fn parse(input: &Bytes) -> Option<Key> {
+        Key::parse(std::str::from_utf8(input).ok()?)
+    }
+
+    /// Each object has one key.
+    fn check(input: &Bytes, found: &Key) -> Result<(), String> {
+        let again = match found {
+            Key::Log { shard, position } => key::log(*shard, *position),
+            Key::Checkpoint { shard } => key::checkpoint(*shard),
+            Key::Manifest { folder } => key::manifest_in(folder),
+            Key::Chunk { folder, incarnation, nonce } => {
+                let incarnation = Incarnation::new(*incarnation).ok_or("an incarnation is out of range")?;
+                format!("{}{folder}/{incarnation}/{nonce:032x}", key::STREAMS)
+            }
+            Key::Cluster | Key::Collector | Key::Probe => return Ok(()),
+        };
+        let folder = match found {
+            Key::Manifest { folder } | Key::Chunk { folder, .. } => key::name_of(folder).map(|name| (folder, name)),
+            _ => None,
+        };
+        if let Some((folder, name)) = folder {
+            same("the folder of its name", &key::folder(&name), folder)?;
+        }
+        same("its key", &again.as_bytes(), &&input[..])
+    }
+}
+
+#[test]
+fn keys_of_objects() {
+    assert!(replay::<Keys>() > 0);
+    let chunk = (objects::name(), 1u64..1 << 50, any::<u128>()).prop_map(|(name, incarnation, nonce)| {
+        key::chunk(&name, Incarnation::new(incarnation).unwrap_or(Incarnation::ANY), nonce)
+    });
+    let valid = prop_oneof![
+        3 => chunk,
+        2 => objects::name().prop_map(|name| key::manifest(&name)),
+        2 => (0u32..4096, any::<u64>()).prop_map(|(shard, position)| key::log(shard, position)),
+        1 => (0u32..4096).prop_map(key::checkpoint),
+        1 => Just("cluster".to_owned()),
+        1 => Just("probe/0123/list/a".to_owned()),
+    ];
+    let valid = valid.prop_map(Bytes::from);
+    fuzz::<Keys>(prop_oneof![1 => noise(), 2 => valid.clone(), 6 => mutated(valid)]);
 }
 
 /// Two kinds of values that were written and read again.
