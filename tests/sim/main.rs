@@ -11,7 +11,7 @@
 //! | [`judge`], [`owners`], [`aftermath`], [`account`] | whether it is what clients heard, what is read later, and what is left |
 //! | [`replicas`] | situations that random runs seldom meet |
 //!
-//! `SIM_SEEDS=N cargo test --release --test sim` runs N seeds, `SIM_SEED=S` one.
+//! `SIM_SEEDS=N cargo test --release --test sim` runs N seeds, `SIM_SEEDS=A-B` those from A to B, `SIM_SEED=S` one.
 
 mod account;
 mod aftermath;

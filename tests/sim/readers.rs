@@ -7,6 +7,9 @@ use headwater::protocol::{Incarnation, Offset, ReadFrom, StreamName};
 use crate::client::Client;
 use crate::history::{Answer, View};
 
+/// How long a reader may take to get to the tail in the end, in virtual milliseconds.
+const CATCH_UP: u64 = 90_000;
+
 /// What a reader has of a stream.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Copy {
@@ -20,18 +23,25 @@ impl Client {
     /// the runtime leaves to chance, and not to the seed's.
     pub async fn read_on(self, stream: StreamName, live: bool) -> Copy {
         let mut copy = Copy { incarnation: 0, bytes: String::new() };
-        let mut from = ReadFrom::Start;
-        while self.world.timeline.ms() < self.world.reads_until.load(Ordering::Relaxed) {
+        let (mut from, mut reaches_tail) = (ReadFrom::Start, false);
+        while self.reads_on(reaches_tail) {
             let live = live && self.world.chance(50);
             let answer = if live { self.follow(&stream, from).await } else { self.read(&stream, from).await };
             if let Answer::Page { view, end, bytes, .. } = answer {
                 copy.incarnation = view.incarnation;
                 copy.bytes.push_str(&bytes);
                 from = resume(view, end);
+                reaches_tail = end == view.tail;
             }
-            self.world.pause(1, 300).await;
+            self.world.pause(1, if reaches_tail { 300 } else { 60 }).await;
         }
         copy
+    }
+
+    /// One who is behind may take a bit longer.
+    fn reads_on(&self, reaches_tail: bool) -> bool {
+        let until = self.world.reads_until.load(Ordering::Relaxed);
+        self.world.timeline.ms() < if reaches_tail { until } else { until.saturating_add(CATCH_UP) }
     }
 
     /// Looks at a stream's state again and again, as one who asks how far it is.

@@ -40,11 +40,10 @@ fn complaints(world: &World, history: &[Call], seen: &script::Seen) -> Vec<Strin
     let mut complaints = [ledger.complaints.clone(), seen.complaints.clone()].concat();
     complaints.extend(Judge { world, ledger: &ledger }.complaints(history));
     complaints.extend(owners::complaints(&ledger, history));
+    let reads_until = world.reads_until.load(Ordering::Relaxed);
     for (stream, copy) in &seen.copies {
-        let written = ledger.stories.get(stream).and_then(|story| story.books.get(&copy.incarnation));
-        if written.is_none_or(|book| book.content != copy.bytes) {
-            complaints.push(format!("{stream}: a reader has {}", copy.bytes));
-        }
+        let story = ledger.stories.get(stream).unwrap_or_else(|| panic!("{stream} was made"));
+        complaints.extend(story.is_copied(copy, reads_until).err().map(|what| format!("{stream}: {what}")));
     }
     complaints.extend(aftermath::read_again(world, &ledger));
     let left = world::runtime().block_on(account(&world.bucket, world.plan.settings.shards));
@@ -52,15 +51,16 @@ fn complaints(world: &World, history: &[Call], seen: &script::Seen) -> Vec<Strin
     complaints
 }
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().and_then(|text| text.parse().ok())
-}
-
+/// `SIM_SEED`: that one. `SIM_SEEDS`: the first so many, or from one to another as in `1001-2000`.
 fn seeds() -> Vec<u64> {
-    match number("SIM_SEED") {
-        Some(seed) => vec![seed],
-        None => ONCE_FAILED.iter().copied().chain(1..=number("SIM_SEEDS").unwrap_or(200)).collect(),
+    let given = |name: &str| std::env::var(name).ok();
+    let number = |text: &str| text.parse().unwrap_or_else(|_| panic!("{text} is not a number"));
+    if let Some(seed) = given("SIM_SEED") {
+        return vec![number(&seed)];
     }
+    let many = given("SIM_SEEDS").unwrap_or_else(|| "200".to_owned());
+    let (first, last) = many.split_once('-').unwrap_or(("1", &many));
+    ONCE_FAILED.iter().copied().chain(number(first)..=number(last)).collect()
 }
 
 /// Runs them on all cores, and returns those that fail with what is wrong. Gives up after a few.

@@ -10,7 +10,11 @@ use headwater::protocol::producer::Producer;
 use headwater::protocol::stream::{Appended, Effect};
 
 use crate::history::View;
+use crate::readers::Copy;
 use crate::timeline::Moment;
+
+/// A reader gets to see everything within so long, in virtual milliseconds.
+const READING: u64 = 8_000;
 
 /// A stream as it was for a while.
 #[derive(Debug, Clone)]
@@ -202,6 +206,18 @@ impl Story {
         (first..self.versions.len())
             .take_while(|number| self.versions[*number].from < to)
             .find(|number| wanted(&self.versions[*number]))
+    }
+
+    /// Whether a reader who read on until then has all that was there some time before, and nothing else. What was given
+    /// up long ago may land later.
+    pub fn is_copied(&self, copy: &Copy, until_ms: u64) -> Result<(), String> {
+        let there = self.versions.iter().rev().find(|version| version.from.ms + READING <= until_ms);
+        let tail = there.and_then(|version| version.state.as_ref()).map_or(0, |state| state.tail);
+        let content = self.books.get(&copy.incarnation).map_or("", |book| book.content.as_str());
+        if content.starts_with(&copy.bytes) && copy.bytes.len() as u64 >= tail {
+            return Ok(());
+        }
+        Err(format!("a reader has {} bytes of {tail}: {}", copy.bytes.len(), copy.bytes))
     }
 
     /// Whether it is what the whole of an entry made: readers see nothing in between.
