@@ -8,6 +8,7 @@ use super::context::Context;
 use super::load;
 use super::log::Log;
 use crate::layout::checkpoint::{Checkpoint, Published, Unsealed};
+use crate::layout::document::Document;
 use crate::layout::{document, key};
 use crate::store::{Condition, StoreTime, Version};
 
@@ -81,6 +82,8 @@ impl Held {
 
 /// Writes `next` in place of `held`. If someone else's checkpoint came first, that one is returned.
 pub(super) async fn publish(context: &Context, shard: u32, held: Held, next: Checkpoint) -> Result<Held, EngineError> {
+    // One that could not be read again would be the end of the shard.
+    next.check().map_err(|error| EngineError::Damaged { key: key::checkpoint(shard), what: error.0 })?;
     let write_id = context.ids.id();
     let asked_at = context.store.last_seen();
     let body = document::encode(&next, write_id);

@@ -22,7 +22,7 @@ use super::error::{no_answer, stopping};
 use super::handle::Message;
 use super::read;
 use super::state::Base;
-use super::submit::{Refusal, needs_outcome};
+use super::submit::{is_open, needs_outcome};
 use super::{Admission, Engine, EngineError};
 use crate::layout::checkpoint::Release;
 use crate::layout::manifest::{ChunkRef, Inline, Manifest};
@@ -79,7 +79,7 @@ impl Engine {
             outcome
         };
         let outcome = made.await;
-        let is_open = matches!(&outcome, Err(Refusal::Error(EngineError::Unconfirmed { .. })));
+        let is_open = is_open(&outcome);
         let is_used = matches!(&outcome, Ok(Some(outcome)) if outcome.fresh);
         if !is_used && !is_open {
             self.give_up(&request.source, id).await;
@@ -147,12 +147,18 @@ impl Engine {
         };
         let clip = Clip { owner: origin.source.clone(), position, page_bytes: self.0.context.page_bytes };
         let damaged = |error: Damaged| EngineError::Damaged { key: key::manifest(&request.source), what: error.0 };
-        let inherited = clip.chunks(&manifest.chunks).map_err(damaged)?;
+        // Some may have been let go since the reference was taken: those are kept for it.
+        let inherited = clip.chunks(manifest.kept.iter().chain(&manifest.chunks)).map_err(damaged)?;
+        let rest = manifest.inline.as_ref().map(|inline| clip.inline(inline)).unwrap_or_default();
+        let ends = inherited.iter().try_fold(0, |at, run| (run.start == at).then_some(at + run.len));
+        if ends.map(|end| end + rest.data.len()) != Some(position) {
+            return Err(no_answer());
+        }
         let branch = Branch {
             request: request.clone(),
             origin: Arc::new(origin),
             inherited: inherited.into(),
-            rest: manifest.inline.as_ref().map(|inline| clip.inline(inline)).unwrap_or_default(),
+            rest,
             prepared_at: prepared_at.0,
         };
         Ok((stream, branch))
@@ -201,7 +207,8 @@ impl Engine {
             let whole = named.foreign.as_ref().map_or(named.len, |foreign| foreign.whole);
             let at = chunk::index_start(whole);
             let index = self.0.context.store.get_range(&key, at..at + chunk::LONGEST_INDEX).await?.value;
-            let index = index.ok_or_else(|| EngineError::Damaged { key: key.clone(), what: "it is missing".into() })?;
+            // It may have been merged with others meanwhile.
+            let index = index.ok_or_else(no_answer)?;
             let ends = chunk::decode_index(named.nonce, &index, whole);
             let ends = ends.map_err(|error| EngineError::Damaged { key, what: error.0 })?;
             let ends = ends.into_iter().map(|end| (named.start + u64::from(end)).min(named.end()));
@@ -241,8 +248,8 @@ struct Clip {
 }
 
 impl Clip {
-    fn chunks(&self, chunks: &[ChunkRef]) -> Result<Vec<Inherited>, Damaged> {
-        let before = chunks.iter().take_while(|chunk| chunk.start < self.position);
+    fn chunks<'a>(&self, chunks: impl Iterator<Item = &'a ChunkRef>) -> Result<Vec<Inherited>, Damaged> {
+        let before = chunks.take_while(|chunk| chunk.start < self.position);
         before.map(|chunk| self.chunk(chunk)).collect()
     }
 

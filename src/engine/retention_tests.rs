@@ -176,3 +176,55 @@ async fn a_fork_keeps_what_it_needs_of_a_source_that_lets_it_go() {
     assert!(world.chunks_of(&stream).await < before, "what only the fork needed is still there");
     world.has_no_damage().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_stream_whose_first_bytes_are_gone_is_not_forked() {
+    // Its fork could not be read from the log again, and with it nothing that came after.
+    let world = World::with(small()).await;
+    let (stream, child) = (name("s"), name("child"));
+    world.create_with(&stream, Some(Retention { bytes: Some(100), age_seconds: None })).await;
+    world.fill(&stream, 0..20).await;
+    assert!(world.horizon(&stream).await > 0);
+    let offset = world.engine.stat(&stream).await.map(|stream| stream.offset_at(stream.horizon)).ok();
+    for offset in [None, offset] {
+        let requested = Requested { offset, sub_offset: 0 };
+        let (content_type, lifetime, retention) = (None, None, None);
+        let request =
+            ForkRequest { source: stream.clone(), requested, content_type, lifetime, closed: false, retention };
+        let admission = world.engine.admit(1).unwrap_or_else(|e| panic!("{e}"));
+        let refused = world.engine.fork(&child, request, body(""), admission).await;
+        assert!(matches!(refused, Err(EngineError::Rejected(Rejection::ForkOffset { .. }))), "{refused:?}");
+    }
+    assert!(world.restarted().await.read(&stream, ReadFrom::Start).await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_chunk_stays_though_all_of_it_is_old_and_only_inline_bytes_follow() {
+    let world = World::with(small()).await;
+    let stream = name("s");
+    world.create_with(&stream, Some(Retention { bytes: None, age_seconds: Some(100) })).await;
+    world.fill(&stream, 0..3).await;
+    seconds(200).await;
+    world.append(&stream, "inline;").await;
+    seconds(20).await;
+    world.append(&stream, "more;").await;
+    seconds(20).await;
+    assert!(world.horizon(&stream).await > 0);
+    let read = world.restarted().await.read(&stream, ReadFrom::Start).await;
+    assert!(read.as_ref().is_ok_and(|(_, bytes)| bytes.ends_with("inline;more;")), "{read:?}");
+    world.has_no_damage().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_whose_clock_is_ahead_lets_nothing_go_early() {
+    let world = World::with(small()).await;
+    let stream = name("s");
+    world.create_with(&stream, Some(Retention { bytes: None, age_seconds: Some(3_600) })).await;
+    world.fill(&stream, 0..5).await;
+    let (store, clock) = (Arc::clone(&world.store), Clock::tokio(1_800_000_000_000 + 24 * 3_600_000));
+    let engine = Engine::open(Arc::clone(&store) as Arc<dyn Store>, small(), clock, Ids::seeded(5)).await;
+    let ahead = World { store, engine: engine.unwrap_or_else(|e| panic!("{e}")) };
+    ahead.fill(&stream, 5..8).await;
+    let collected = ahead.engine.collect(true, &|_| {}).await.unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!((collected.trimmed, ahead.horizon(&stream).await), (0, 0));
+}

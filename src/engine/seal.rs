@@ -127,7 +127,7 @@ pub(super) async fn delete_chunks(context: &Context, name: &StreamName, chunks: 
 /// read it.
 async fn delete_unnamed(context: &Context, name: &StreamName, chunks: &[(u64, u128)]) {
     let Ok(Base { manifest: Some(manifest), .. }) = load::read_manifest(context, name).await else { return };
-    let is_named = |nonce: u128| manifest.chunks.iter().any(|chunk| chunk.nonce == nonce);
+    let is_named = |nonce: u128| manifest.chunks.iter().chain(&manifest.kept).any(|chunk| chunk.nonce == nonce);
     let unnamed: Vec<(u64, u128)> = chunks.iter().copied().filter(|(_, nonce)| !is_named(*nonce)).collect();
     delete_chunks(context, name, &unnamed).await;
 }
@@ -237,7 +237,8 @@ impl Builder<'_> {
         let Some(stream) = &self.plan.stream else { return };
         let manifest = &mut self.built.manifest;
         let past = manifest.chunks.partition_point(|chunk| chunk.end() <= stream.horizon);
-        // Its last bytes are never let go.
+        // The last one stays, or the bytes after it would seem to follow nothing.
+        let past = past.min(manifest.chunks.len().saturating_sub(1));
         manifest.kept.extend(manifest.chunks.drain(..past));
         let frozen = stream.frozen();
         for chunk in manifest.kept.extract_if(.., |chunk| chunk.foreign.is_some() || chunk.start >= frozen) {

@@ -4,7 +4,7 @@
 //! time to write a batch. Everything that waits for the store runs in a task of its own and comes back as an event,
 //! so a client that goes away, or a slow object, holds up nobody.
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -92,6 +92,8 @@ pub(super) struct Shard {
     pub queue: VecDeque<Write>,
     pub queued_bytes: u64,
     pub waiting: BTreeMap<StreamName, Vec<Waiting>>,
+    /// Those whose manifest was replaced here after it was asked for.
+    pub outdated: BTreeSet<StreamName>,
     deferred: BTreeMap<StreamName, Vec<Waiting>>,
     pub in_flight: VecDeque<Batch>,
     /// Streams as they will be when all that is in flight is committed.
@@ -140,6 +142,7 @@ pub(super) fn spawn(context: &Arc<Context>, number: u32) -> Handle {
         queue: VecDeque::new(),
         queued_bytes: 0,
         waiting: BTreeMap::new(),
+        outdated: BTreeSet::new(),
         deferred: BTreeMap::new(),
         in_flight: VecDeque::new(),
         speculative: HashMap::new(),
@@ -334,6 +337,10 @@ impl Shard {
 
     fn manifest_read(&mut self, name: &StreamName, base: Result<Base, EngineError>) {
         let waiting = self.waiting.remove(name).unwrap_or_default();
+        if self.outdated.remove(name) {
+            // What it says may be older than what was sealed here, and forgotten, since it was asked for.
+            return waiting.into_iter().for_each(|who| self.wait_for_manifest(name.clone(), who));
+        }
         let damaged = |error: crate::layout::Damaged| EngineError::Damaged { key: key::manifest(name), what: error.0 };
         let cell = base.and_then(|base| self.view.cells.rebase(name, base, self.context.page_bytes).map_err(damaged));
         for who in waiting {
@@ -385,6 +392,7 @@ impl Shard {
         (self.probing, self.checkpointing) = (false, false);
         self.sealing.clear();
         self.resealing.clear();
+        self.outdated.clear();
         self.fences.clear();
         self.to_seal.clear();
         self.speculative.clear();

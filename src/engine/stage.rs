@@ -150,7 +150,8 @@ impl Shard {
         if now > latest {
             tracing::warn!(now, latest, "this machine's clock is ahead of the store's, which is used instead");
         }
-        now.min(latest)
+        // Nor far behind it: what is let go by its age would be let go too early.
+        now.min(latest).max(store_time.0.saturating_sub(CLOCK_TOLERANCE))
     }
 
     /// Judges a write on the speculative state, which takes in its effects. `None` if its stream is not known.

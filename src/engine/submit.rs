@@ -38,6 +38,11 @@ impl From<Refusal> for EngineError {
     }
 }
 
+/// Whether it may be committed all the same. An entry that contradicts a damaged object is at its position, too.
+pub(super) fn is_open(outcome: &Result<Option<Outcome>, Refusal>) -> bool {
+    matches!(outcome, Err(Refusal::Error(EngineError::Unconfirmed { .. } | EngineError::Damaged { .. })))
+}
+
 pub(super) fn needs_outcome(outcome: Option<Outcome>) -> Result<Outcome, EngineError> {
     outcome.ok_or(EngineError::Unconfirmed { retry_after: retry_after() })
 }
@@ -61,7 +66,12 @@ impl Engine {
         let (_, shard) = self.shard(name);
         let wait = async {
             shard.mailbox.send(Message::Write(write)).await.map_err(|_| stopping())?;
-            answer.await.map_err(|_| stopping())
+            // Dropped unanswered: the shard has ended, and if the write was staged, it may be committed.
+            let unanswered = || match ticket.withdraw() {
+                true => stopping(),
+                false => EngineError::Unconfirmed { retry_after: retry_after() },
+            };
+            answer.await.map_err(|_| unanswered())
         };
         match timeout(self.patience(), wait).await {
             Ok(Ok(Answer::Done(outcome))) => Ok(outcome),
@@ -108,7 +118,7 @@ impl Engine {
         outcome: &Result<Option<Outcome>, Refusal>,
     ) {
         let Some(Uploaded { incarnation, nonce, .. }) = uploaded else { return };
-        let is_open = matches!(outcome, Err(Refusal::Error(EngineError::Unconfirmed { .. })));
+        let is_open = is_open(outcome);
         if is_used || is_open {
             return;
         }

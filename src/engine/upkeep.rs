@@ -128,6 +128,10 @@ impl Shard {
         let asked = self.resealing.remove(&name);
         match sealed {
             Ok(Sealed::Written { base, garbage, releases }) => {
+                if self.waiting.contains_key(&name) {
+                    // Who asked for the manifest before may get the one that this has replaced.
+                    self.outdated.insert(name.clone());
+                }
                 if let Some(reply) = asked {
                     let _ = reply.send(base.clone());
                 }
@@ -157,7 +161,8 @@ impl Shard {
         let Some(manifest) = &base.manifest else { return };
         let stream = manifest.stream.clone().and_then(|facts| Stream::try_from(facts).ok());
         let Some(stream) = stream.filter(|stream| stream.retention != Retention::default()) else { return };
-        let now = self.context.clock.now();
+        // Not by this machine's clock alone, which may be ahead.
+        let now = self.context.clock.now().min(self.context.store.last_seen().0);
         if let Some(horizon) = retention::new_horizon(&stream, manifest, now, self.context.page_bytes) {
             let command = Command::Trim { incarnation: stream.incarnation, horizon };
             self.enqueue(Write::by_nobody(name.clone(), command));

@@ -403,6 +403,9 @@ fn decide_add_fork(source: Result<&Stream, Rejection>, add: &AddFork) -> Result<
         let (expected, received) = (source.content_type.as_str().to_owned(), received.as_str().to_owned());
         return Err(Rejection::ContentTypeMismatch { expected, received });
     }
+    if source.horizon > 0 {
+        return Err(Rejection::ForkOffset { what: "the first bytes of the stream to fork are not kept any more" });
+    }
     if source.forks.len() >= MAX_FORKS && !source.forks.contains_key(&add.fork) {
         return Err(Rejection::TooMany { what: "the stream has as many forks as it may have" });
     }

@@ -253,7 +253,8 @@ impl Round<'_> {
     async fn trim(&self, name: &StreamName, manifest: &Manifest, folder: &Folder) -> Result<(), EngineError> {
         let Some(facts) = manifest.stream.clone().filter(|facts| facts.retention_age.is_some()) else { return Ok(()) };
         let stream = Stream::try_from(facts).map_err(|Damaged(what)| damaged(folder, what))?;
-        let horizon = retention::new_horizon(&stream, manifest, self.engine.now(), self.context().page_bytes);
+        let now = self.engine.now().min(self.now().0);
+        let horizon = retention::new_horizon(&stream, manifest, now, self.context().page_bytes);
         let Some(horizon) = horizon else { return Ok(()) };
         if self.remove {
             let trim = Command::Trim { incarnation: stream.incarnation, horizon };
