@@ -255,7 +255,9 @@ impl Builder<'_> {
             key: key::log(self.plan.shard, run.position),
             what: format!("it lacks bytes of stream {}", self.plan.name),
         })?;
-        self.open.push(run.start, run.at, piece.data.clone(), piece.ends.iter().copied());
+        // A slice would keep the whole log object in memory until all of the stream's bytes are together.
+        let data = Bytes::copy_from_slice(&piece.data);
+        self.open.push(run.start, run.at, data, piece.ends.iter().copied());
         Ok(())
     }
 

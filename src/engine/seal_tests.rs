@@ -132,3 +132,35 @@ async fn a_replica_that_is_behind_does_not_take_a_manifest_back() {
     let Ok(Sealed::Written { base, .. }) = seal(&context, &plan).await else { panic!("it was to be written") };
     assert_eq!(base.log_position(), 7);
 }
+
+#[tokio::test]
+async fn neither_a_page_nor_what_is_to_be_sealed_keeps_a_log_object_in_memory() {
+    let bucket: Arc<dyn Store> = Arc::new(MemoryStore::new(Clock::tokio(1_800_000_000_000)));
+    let context = context(Arc::clone(&bucket), 2);
+    let (content_type, lifetime) = (ContentType::default(), Lifetime::Forever);
+    let created = Effect::Created { incarnation: incarnation(), content_type, lifetime };
+    let mut committed = Committed::default();
+    write(&*bucket, &mut committed, 1, &[created, appended(0, "first")]).await;
+    committed.base = Some(Base { manifest: None, version: None });
+    let plan = Plan::new(0, &name(), 1, &committed).unwrap_or_else(|| panic!("the manifest is known"));
+    let owner = Owner { shard: 0, name: &plan.name, incarnation: incarnation(), is_json: false };
+
+    let parts = read::parts(&committed, &(0..5)).unwrap_or_else(|| panic!("no parts"));
+    let page = read::fetch(&context, owner, 0..5, &parts).await;
+    let (page, _) = page.unwrap_or_else(|e| panic!("{e:?}"));
+    let mut builder = Builder { context: &context, plan: &plan, owner, open: Open::default(), built: nothing(&plan) };
+    builder.take_from_log(&plan.runs[0]).await.unwrap_or_else(|e| panic!("{e:?}"));
+
+    let object = bucket.get(&key::log(0, 1)).await.ok().and_then(|reply| reply.value);
+    let object = object.unwrap_or_else(|| panic!("no log object")).body;
+    for (what, bytes) in [("a page", &page), ("what is to be sealed", &builder.open.pieces[0])] {
+        assert_eq!(&**bytes, b"first");
+        assert!(!object.as_ptr_range().contains(&bytes.as_ptr()), "{what} is a slice of the log object");
+    }
+}
+
+fn nothing(plan: &Plan) -> Built {
+    let (name, log_position) = (plan.name.as_str().to_owned(), plan.log_position);
+    let manifest = Manifest { name, log_position, stream: None, chunks: vec![], kept: vec![], inline: None };
+    Built { manifest, uploaded: vec![], dropped: vec![] }
+}

@@ -122,6 +122,7 @@ async fn ten_thousand_subscribers_that_never_read_are_let_go() {
     eprintln!("{taken} were taken, {stalled} of them still at the end of the load, {refused} refused");
     assert_eq!(taken + refused, many, "others were neither taken nor refused politely");
     assert!(taken >= many / 2, "only {taken} were taken");
+    assert!(refused > 0, "all pages at a time were taken to be in memory");
     assert_live_reads_work(&client, &server).await;
     budget::assert_kept(&server, Clients { connections: many as u64, ..Clients::default() });
 }
