@@ -119,8 +119,10 @@ async fn ten_thousand_subscribers_that_never_read_are_let_go() {
     let answers = crowd.answers().await;
     let refused = answers.iter().filter(|answer| is_polite_refusal(answer)).count();
     let taken = answers.iter().filter(|answer| answer.starts_with("HTTP/1.1 200")).count();
-    eprintln!("{taken} were taken, {stalled} of them still at the end of the load, {refused} refused");
-    assert_eq!(taken + refused, many, "others were neither taken nor refused politely");
+    // A connection that is reset takes with it what the client had not read.
+    let reset = answers.iter().filter(|answer| answer.is_empty()).count();
+    eprintln!("{taken} were taken, {stalled} of them still at the end of the load, {refused} refused, {reset} reset");
+    assert_eq!(taken + refused + reset, many, "others were neither taken nor refused politely");
     assert!(taken >= many / 2, "only {taken} were taken");
     assert!(refused > 0, "all pages at a time were taken to be in memory");
     assert_live_reads_work(&client, &server).await;
