@@ -85,6 +85,8 @@ impl Witness {
         let subscription = Subscription::start(&cached).await;
         let load = Load::start(&[&server], SIZE, seed()).await;
         tokio::time::sleep(Duration::from_secs(1)).await;
+        // Read, it is kept as a page: the flood may write more, before the store goes, than the log cache holds.
+        model::content(&client, &cached).await;
         let flood = Flood::start(&client, &[server.url("/v1/stream/flood")], FLOOD).await;
         tokio::time::sleep(Duration::from_secs(1)).await;
         Witness { server, client, load, flood, cached, producer, subscription }
@@ -123,7 +125,8 @@ impl Witness {
         assert!(written.repeated > 0, "the outage has hit nothing");
         let content = model::content(&self.client, &self.cached).await;
         model::verify(&content, &[&self.producer], &[]).unwrap_or_else(|why| panic!("after the outage: {why}"));
-        budget::assert_kept(&self.server, CLIENTS);
+        // What the flood wrote before the store went, and after, is a long stream by now.
+        budget::assert_kept_with_merging(&self.server, CLIENTS);
         // And it is in the bucket, not only in this server's memory.
         self.server.restart().await;
         assert_shows(&self.server, &written).await;

@@ -53,6 +53,12 @@ pub fn assert_kept(server: &Server, clients: Clients) {
     assert_at_most(server, of_writers(clients) + of_responses());
 }
 
+/// That it has never taken more, although chunks of long streams were merged meanwhile.
+pub fn assert_kept_with_merging(server: &Server, clients: Clients) {
+    const MERGING: u64 = 200 * MIB;
+    assert_at_most(server, of_writers(clients) + of_responses() + MERGING);
+}
+
 /// That it has never taken more, although nobody was sent a page yet.
 pub fn assert_kept_by_writers(server: &Server, clients: Clients) {
     assert_at_most(server, of_writers(clients));
