@@ -17,6 +17,9 @@ pub(crate) use http::is_a_year;
 pub use log::{LogFormat, LogSettings};
 pub use store::{Secret, StoreSettings};
 
+/// The most log objects of a shard that a replica may have in flight. Positions further than this after one that is absent
+/// are never written, and an entry there is taken for a sign of loss: it must not be raised on a bucket in use.
+pub const LONGEST_PIPELINE: u32 = 64;
 /// A hundred years.
 const LONGEST: Duration = Duration::from_secs(876_000 * 3600);
 
@@ -61,7 +64,7 @@ pub struct EngineSettings {
     #[arg(long, env = "HEADWATER_BATCH_BYTES", default_value = "8MiB", value_parser = bytes, value_name = "BYTES")]
     pub batch_bytes: u64,
     /// Log objects of a shard that are being written at a time
-    #[arg(long, env = "HEADWATER_PIPELINE", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=64), value_name = "N")]
+    #[arg(long, env = "HEADWATER_PIPELINE", default_value_t = 4, value_parser = clap::value_parser!(u32).range(1..=i64::from(LONGEST_PIPELINE)), value_name = "N")]
     pub pipeline: u32,
     /// Appends larger than this are uploaded as an object of their own, and the log only names them
     #[arg(long, env = "HEADWATER_DIRECT_BYTES", default_value = "1MiB", value_parser = bytes, value_name = "BYTES")]

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::tools::{ToolSettings, count, size};
+use super::tools::{ToolSettings, count, exit, size};
 use crate::clock::Clock;
 use crate::engine::{self, Checked, Severity};
 
@@ -25,16 +25,10 @@ pub(super) fn run(check: &Check) -> ExitCode {
         let checked = engine::check(store, Clock::system(), check.quick, &tell).await;
         checked.map_err(|error| format!("{place} could not be checked: {error}"))
     });
-    match checked {
-        Ok(checked) => {
-            println!("{}", summary(&checked));
-            if checked.damaged() == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
-        }
-        Err(why) => {
-            eprintln!("headwater: {why}");
-            ExitCode::from(2)
-        }
-    }
+    exit(checked.map(|checked| {
+        println!("{}", summary(&checked));
+        if checked.damaged() == 0 { ExitCode::SUCCESS } else { ExitCode::from(1) }
+    }))
 }
 
 fn summary(checked: &Checked) -> String {

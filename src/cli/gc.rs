@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::tools::{ToolSettings, count, open_engine, size};
+use super::tools::{ToolSettings, count, exit, open_engine, size};
 use crate::engine::{self, Collected};
 
 /// Exits with 0 if all garbage is removed, with 2 if some could not be. One line per piece.
@@ -30,16 +30,10 @@ pub(super) fn run(gc: &Gc) -> ExitCode {
         };
         collect.await.map_err(|error: engine::EngineError| format!("{place}: {error}"))
     });
-    match collected {
-        Ok(collected) => {
-            println!("{}", summary(verb, &collected));
-            if collected.left == 0 { ExitCode::SUCCESS } else { ExitCode::from(2) }
-        }
-        Err(why) => {
-            eprintln!("headwater: {why}");
-            ExitCode::from(2)
-        }
-    }
+    exit(collected.map(|collected| {
+        println!("{}", summary(verb, &collected));
+        if collected.left == 0 { ExitCode::SUCCESS } else { ExitCode::from(2) }
+    }))
 }
 
 fn summary(verb: &str, collected: &Collected) -> String {

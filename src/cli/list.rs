@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::tools::{ToolSettings, open_engine};
+use super::tools::{ToolSettings, exit, open_engine};
 use crate::engine::{Engine, Streams};
 use crate::http::listing::{Item, MAX_LIMIT};
 use crate::protocol::{Stream, StreamName};
@@ -25,18 +25,12 @@ pub(super) struct List {
 }
 
 pub(super) fn run(list: &List) -> ExitCode {
-    let listed = list.settings.run(async |store| {
+    exit(list.settings.run(async |store| {
         let place = store.describe();
         let engine = open_engine(store).await.map_err(|error| format!("{place}: {error}"))?;
-        print(list, &engine).await.map_err(|why| format!("{place}: {why}"))
-    });
-    match listed {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(why) => {
-            eprintln!("headwater: {why}");
-            ExitCode::from(2)
-        }
-    }
+        print(list, &engine).await.map_err(|why| format!("{place}: {why}"))?;
+        Ok(ExitCode::SUCCESS)
+    }))
 }
 
 async fn print(list: &List, engine: &Engine) -> Result<(), String> {

@@ -1,5 +1,6 @@
 //! What the tools for a bucket have in common.
 
+use std::process::ExitCode;
 use std::sync::Arc;
 
 use bytesize::ByteSize;
@@ -40,6 +41,14 @@ impl ToolSettings {
 pub(super) async fn open_engine(store: Arc<dyn Store>) -> Result<Engine, EngineError> {
     let settings = EngineSettings { collect_interval: std::time::Duration::ZERO, ..EngineSettings::default() };
     Engine::open_existing(store, settings, Clock::system(), Ids::random()).await
+}
+
+/// The exit status of a tool: 2 if it could not do its work, with why on standard error.
+pub(super) fn exit(done: Result<ExitCode, String>) -> ExitCode {
+    done.unwrap_or_else(|why| {
+        eprintln!("headwater: {why}");
+        ExitCode::from(2)
+    })
 }
 
 /// `1 chunk`, `2 chunks`.

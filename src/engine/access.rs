@@ -85,15 +85,19 @@ impl Engine {
     /// What is known of the stream, not older than the bucket by more than the sync interval while that answers.
     pub(super) async fn cell(&self, name: &StreamName, manifest: bool) -> Result<Arc<Cell>, EngineError> {
         let (_, shard) = self.shard(name);
-        if !self.freshen(shard).await? {
-            // Also the way to learn why: a shard that can't be loaded says so.
-            return ask(shard, |reply| Message::Find { name: name.clone(), manifest, reply }, self.patience()).await?;
-        }
-        let view = &shard.view;
-        if let Some(cell) = view.cells.get(name).filter(|cell| cell.lock().is_enough(manifest)) {
+        if self.freshen(shard).await?
+            && let Some(cell) = shard.view.cells.get(name).filter(|cell| cell.lock().is_enough(manifest))
+        {
             return Ok(cell);
         }
+        // Also the way to learn why nothing may be served: a shard that can't be loaded says so.
         ask(shard, |reply| Message::Find { name: name.clone(), manifest, reply }, self.patience()).await?
+    }
+
+    /// What is known of the stream after its manifest has been read again.
+    pub(super) async fn refresh(&self, name: &StreamName) -> Result<Arc<Cell>, EngineError> {
+        let (_, shard) = self.shard(name);
+        ask(shard, |reply| Message::Refresh { name: name.clone(), reply }, self.patience()).await?
     }
 
     /// Makes what is known of a shard no older than the sync interval, if the store answers. False if it may not be served
@@ -124,9 +128,7 @@ impl Engine {
         let context = &self.0.context;
         shard.view.is_trusted(context.store.last_seen(), context.settings.grace)
     }
-}
 
-impl Engine {
     /// Waits for the head to be confirmed as long as the store answers at all: what a replica knows that was idle may be
     /// old, and there may be much to read until it is not. False: it is cut off.
     async fn confirm_while_it_answers(&self, shard: &Handle, since: Instant) -> Result<bool, EngineError> {

@@ -22,7 +22,7 @@ use super::error::{no_answer, stopping};
 use super::handle::Message;
 use super::read;
 use super::state::Base;
-use super::submit::{is_open, needs_outcome};
+use super::submit::{came_to_nothing, needs_outcome};
 use super::{Admission, Engine, EngineError};
 use crate::layout::checkpoint::Release;
 use crate::layout::manifest::{ChunkRef, Inline, Manifest};
@@ -51,9 +51,7 @@ impl Engine {
                 return Ok(stream::found(&there));
             }
             Err(EngineError::Rejected(Rejection::NotFound)) => {}
-            Err(EngineError::Rejected(Rejection::Gone)) => {
-                return Err(Rejection::Exists { what: "stream, deleted but kept for its forks" }.into());
-            }
+            Err(EngineError::Rejected(Rejection::Gone)) => return Err(Rejection::KEPT_FOR_FORKS.into()),
             Err(error) => return Err(error),
         }
         let id = ForkId { name: name.clone(), incarnation: self.new_incarnation() };
@@ -61,8 +59,7 @@ impl Engine {
         let position = self.reserve(&id, &request, prepared_at).await?;
         let made = async {
             let source = self.reseal(&request.source).await?;
-            let branch = self.branch(&request, &source, position, prepared_at)?;
-            let (stream, branch) = branch;
+            let (stream, branch) = self.branch(&request, &source, position, prepared_at)?;
             let uploaded = self.upload_if_large(name, id.incarnation, &mut body).await?;
             let create = Create {
                 incarnation: id.incarnation,
@@ -74,14 +71,11 @@ impl Engine {
                 retention: request.retention,
             };
             let outcome = self.submit(name, Command::Create(create), uploaded, Some(admission)).await;
-            let is_used = matches!(&outcome, Ok(Some(outcome)) if outcome.fresh);
-            self.discard_if_unused(name, uploaded, is_used, &outcome);
+            self.discard_if_unused(name, uploaded, &outcome);
             outcome
         };
         let outcome = made.await;
-        let is_open = is_open(&outcome);
-        let is_used = matches!(&outcome, Ok(Some(outcome)) if outcome.fresh);
-        if !is_used && !is_open {
+        if came_to_nothing(&outcome) {
             self.give_up(&request.source, id).await;
         }
         needs_outcome(outcome?)
@@ -148,7 +142,7 @@ impl Engine {
         let clip = Clip { owner: origin.source.clone(), position, page_bytes: self.0.context.page_bytes };
         let damaged = |error: Damaged| EngineError::Damaged { key: key::manifest(&request.source), what: error.0 };
         // Some may have been let go since the reference was taken: those are kept for it.
-        let inherited = clip.chunks(manifest.kept.iter().chain(&manifest.chunks)).map_err(damaged)?;
+        let inherited = clip.chunks(manifest.named()).map_err(damaged)?;
         let rest = manifest.inline.as_ref().map(|inline| clip.inline(inline)).unwrap_or_default();
         let ends = inherited.iter().try_fold(0, |at, run| (run.start == at).then_some(at + run.len));
         if ends.map(|end| end + rest.data.len()) != Some(position) {
@@ -175,10 +169,11 @@ impl Engine {
         let source = self.source(&request.source).await?;
         let start = fork::position(&source, Some(offset))?;
         let base = self.reseal(&request.source).await?;
-        let (_, manifest) = sealed(&request.source, &base)?;
+        let (sealed, manifest) = sealed(&request.source, &base)?;
         let is_json = source.content_type.is_json();
         let wanted = if is_json { usize::try_from(sub_offset).unwrap_or(usize::MAX) } else { 1 };
-        let ends = self.ends_after(&request.source, &manifest, start, wanted).await?;
+        let owner = ForkId { name: request.source.clone(), incarnation: sealed.incarnation };
+        let ends = self.ends_after(&owner, &manifest, start, wanted).await?;
         let last = ends.last().copied().filter(|_| ends.len() == wanted).ok_or_else(too_far)?;
         match is_json {
             true => Ok(last - start),
@@ -190,21 +185,18 @@ impl Engine {
     /// Where the next messages after `start` end, up to `wanted` of them.
     async fn ends_after(
         &self,
-        name: &StreamName,
+        of: &ForkId,
         manifest: &Manifest,
         start: u64,
         wanted: usize,
     ) -> Result<Vec<u64>, EngineError> {
         let mut found = Vec::new();
-        let stream = manifest.stream.as_ref().map(|facts| facts.incarnation).unwrap_or_default();
         for named in manifest.chunks.iter().filter(|chunk| chunk.end() > start) {
             if found.len() >= wanted {
                 return Ok(found);
             }
-            let owner = facts::fork_id(name.as_str(), stream)
-                .map_err(|error| EngineError::Damaged { key: key::manifest(name), what: error.0 })?;
-            let key = read::chunk_key(name, owner.incarnation, named.nonce, named.foreign.as_ref())?;
-            let whole = named.foreign.as_ref().map_or(named.len, |foreign| foreign.whole);
+            let key = read::chunk_key(&of.name, of.incarnation, named.nonce, named.foreign.as_ref())?;
+            let whole = named.whole();
             let at = chunk::index_start(whole);
             let index = self.0.context.store.get_range(&key, at..at + chunk::LONGEST_INDEX).await?.value;
             // It may have been merged with others meanwhile.
@@ -226,8 +218,7 @@ impl Engine {
 /// What is wrong with the source of a fork, instead of with the fork.
 fn of_source(error: EngineError) -> EngineError {
     match error {
-        EngineError::Rejected(Rejection::NotFound) => Rejection::NoSource.into(),
-        EngineError::Rejected(Rejection::Gone) => Rejection::SourceGone.into(),
+        EngineError::Rejected(rejection) => rejection.of_source().into(),
         error => error,
     }
 }
@@ -256,12 +247,9 @@ impl Clip {
     fn chunk(&self, chunk: &ChunkRef) -> Result<Inherited, Damaged> {
         let end = chunk.end().min(self.position);
         let owner = chunk.foreign.as_ref().map_or(Ok(self.owner.clone()), |foreign| foreign.owner())?;
-        let mut page_ends = Vec::new();
-        let mut at = chunk.start;
-        while let Some(page_end) = chunk.page_end_after(at, self.page_bytes).filter(|page_end| *page_end <= end) {
-            page_ends.push(page_end);
-            at = page_end;
-        }
+        let mut page_ends: Vec<u64> =
+            chunk.page_ends(self.page_bytes).take_while(|page_end| *page_end <= end).collect();
+        let at = page_ends.last().copied().unwrap_or(chunk.start);
         // Where the fork branches off, a message ends, and so may a page.
         if end == self.position && at < end && page::target(at, self.page_bytes) <= end {
             page_ends.push(end);
@@ -272,7 +260,7 @@ impl Clip {
             len: end - chunk.start,
             at: chunk.at,
             nonce: chunk.nonce,
-            whole: chunk.foreign.as_ref().map_or(chunk.len, |foreign| foreign.whole),
+            whole: chunk.whole(),
             page_ends,
         })
     }

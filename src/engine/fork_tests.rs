@@ -1,8 +1,6 @@
-use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
-use crate::clock::{Clock, Ids};
 use crate::engine::testing::{World, body, name, seconds, settings};
 use crate::protocol::fork::Requested;
 use crate::protocol::{Lifetime, Offset, ReadFrom};
@@ -39,27 +37,8 @@ impl World {
         self.engine.delete(name).await.unwrap_or_else(|e| panic!("{name}: {e}"));
     }
 
-    async fn chunks(&self, name: &StreamName) -> usize {
-        let folder = format!("streams/{}/", key::folder(name));
-        self.keys().await.iter().filter(|key| key.starts_with(&folder) && !key.ends_with("/manifest")).count()
-    }
-
     async fn offset_after(&self, name: &StreamName) -> Offset {
         self.engine.stat(name).await.unwrap_or_else(|e| panic!("{name}: {e}")).tail_offset()
-    }
-
-    /// As a replica sees it that knows nothing yet.
-    async fn cold(&self) -> World {
-        let (store, clock) = (Arc::clone(&self.store), Clock::tokio(1_800_000_500_000));
-        let engine = Engine::open(Arc::clone(&store) as Arc<dyn Store>, settings(), clock, Ids::seeded(77)).await;
-        World { store, engine: engine.unwrap_or_else(|e| panic!("{e}")) }
-    }
-
-    async fn is_healthy(&self) {
-        let store = Arc::clone(&self.store) as Arc<dyn Store>;
-        let tell = |finding: &crate::engine::Finding| panic!("{finding}");
-        let checked = crate::engine::check(store, Clock::tokio(1_800_000_900_000), false, &tell).await;
-        checked.unwrap_or_else(|e| panic!("{e}"));
     }
 }
 
@@ -93,7 +72,7 @@ async fn a_fork_has_all_of_its_source_and_no_chunk_of_its_own() {
     assert_eq!(world.content(&parent).await, format!("{all}later;"));
     assert_eq!(world.chunks(&child).await, 0, "what is inherited was copied");
     assert!(world.chunks(&parent).await >= before);
-    assert_eq!(world.cold().await.content(&child).await, format!("{all}own;"));
+    assert_eq!(world.cold(settings()).await.content(&child).await, format!("{all}own;"));
     world.is_healthy().await;
 }
 
@@ -118,7 +97,7 @@ async fn a_fork_branches_off_anywhere() {
         world.forked(&part, at(&parent, offset, 2)).await;
         assert_eq!(world.content(&part).await, all[..before.len() + 2]);
         world.append(&part, "own;").await;
-        assert_eq!(world.cold().await.content(&part).await, format!("{}own;", &all[..before.len() + 2]));
+        assert_eq!(world.cold(settings()).await.content(&part).await, format!("{}own;", &all[..before.len() + 2]));
         let message = index * 7 + index.to_string().len() + 2;
         let too_far = world.fork(&name("none"), at(&parent, offset, message as u64 + 1)).await;
         assert!(matches!(too_far, Err(EngineError::Rejected(_))), "{too_far:?}");
@@ -174,7 +153,7 @@ async fn what_a_fork_names_is_not_merged_away_by_its_source() {
         seconds(10).await;
     }
     assert!(world.chunks(&parent).await < 11, "nothing was merged at all");
-    assert_eq!(world.cold().await.content(&child).await.len(), 900_000);
+    assert_eq!(world.cold(settings()).await.content(&child).await.len(), 900_000);
     world.delete(&child).await;
     seconds(10).await;
     world.append(&parent, &large).await;
@@ -204,7 +183,7 @@ async fn a_deleted_source_is_kept_until_its_last_fork_is_gone_and_so_on_up_the_c
         ));
     }
     seconds(200).await;
-    assert_eq!(world.cold().await.content(&streams[2]).await, all);
+    assert_eq!(world.cold(settings()).await.content(&streams[2]).await, all);
     world.is_healthy().await;
     world.delete(&streams[2]).await;
     seconds(60).await;
@@ -248,9 +227,9 @@ async fn the_reference_of_a_fork_that_lives_is_kept() {
     world.forked(&child, at_tail(&parent)).await;
     world.delete(&parent).await;
     seconds(300).await;
-    let collected = world.cold().await.engine.collect(true, &|_| {}).await.unwrap_or_else(|e| panic!("{e}"));
+    let collected = world.cold(settings()).await.engine.collect(true, &|_| {}).await.unwrap_or_else(|e| panic!("{e}"));
     assert_eq!((collected.references, collected.chunks, collected.left), (0, 0, 0));
-    assert_eq!(world.cold().await.content(&child).await, all);
+    assert_eq!(world.cold(settings()).await.content(&child).await, all);
 }
 
 #[tokio::test(start_paused = true)]

@@ -186,11 +186,7 @@ impl Engine {
 
     /// The stream of a folder whose name is shortened.
     async fn name_in(&self, folder: &str) -> Result<Option<StreamName>, EngineError> {
-        let key = key::manifest_in(folder);
-        let Some((manifest, _)) = load::manifest_at(&self.0.context, &key).await? else { return Ok(None) };
-        let name = StreamName::new(&manifest.name).ok().filter(|name| key::folder(name) == folder);
-        let what = || format!("it is the manifest of stream {}", manifest.name);
-        name.map(Some).ok_or_else(|| EngineError::Damaged { key, what: what() })
+        Ok(load::manifest_in(&self.0.context, folder).await?.map(|(name, _)| name))
     }
 }
 

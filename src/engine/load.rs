@@ -13,11 +13,10 @@ use crate::layout::key::Key;
 use crate::layout::manifest::Manifest;
 use crate::layout::{Damaged, document, key};
 use crate::protocol::StreamName;
+use crate::settings::LONGEST_PIPELINE;
 use crate::store::{Listed, StoreTime, Version};
 use std::sync::Arc;
 
-/// The most entries that a replica may have in flight, whatever its settings.
-const LONGEST_PIPELINE: u64 = 64;
 /// Objects that are looked at beyond that: somebody may have put others than entries there.
 const LOOK_AHEAD: usize = 16;
 
@@ -62,7 +61,7 @@ pub(super) async fn load(context: &Context, shard: u32, cells: &Cells) -> Result
 /// long, so an entry beyond that tells that this one is lost.
 async fn is_head(context: &Context, shard: u32, next: u64) -> Result<bool, EngineError> {
     let key = key::log(shard, next);
-    let furthest = key::log(shard, next + LONGEST_PIPELINE - 1);
+    let furthest = key::log(shard, next + u64::from(LONGEST_PIPELINE) - 1);
     let later = context.store.list(&key::logs(shard), Some(&furthest), LOOK_AHEAD).await?.value.items;
     let is_entry = |item: &&Listed| matches!(Key::parse(&item.key), Some(Key::Log { .. }));
     let Some(later) = later.iter().find(is_entry) else { return Ok(true) };
@@ -131,8 +130,17 @@ pub(super) async fn read_manifest(context: &Context, name: &StreamName) -> Resul
     Ok(Base { manifest: Some(Arc::new(manifest)), version: Some(version) })
 }
 
-/// The manifest at a key, of whatever stream it is.
-pub(super) async fn manifest_at(context: &Context, key: &str) -> Result<Option<(Manifest, Version)>, EngineError> {
+/// The stream that a folder's manifest is of, whose name the folder's may not tell, and the manifest.
+pub(super) async fn manifest_in(context: &Context, folder: &str) -> Result<Option<(StreamName, Base)>, EngineError> {
+    let key = key::manifest_in(folder);
+    let Some((manifest, version)) = manifest_at(context, &key).await? else { return Ok(None) };
+    let name = StreamName::new(&manifest.name).ok().filter(|name| key::folder(name) == folder);
+    let other = || EngineError::Damaged { key, what: format!("it is the manifest of stream {}", manifest.name) };
+    let name = name.ok_or_else(other)?;
+    Ok(Some((name, Base { manifest: Some(Arc::new(manifest)), version: Some(version) })))
+}
+
+async fn manifest_at(context: &Context, key: &str) -> Result<Option<(Manifest, Version)>, EngineError> {
     let Some(object) = context.store.get(key).await?.value else { return Ok(None) };
     let damaged = |error: Damaged| EngineError::Damaged { key: key.to_owned(), what: error.0 };
     let manifest: Manifest = document::decode(&object.body).map_err(damaged)?;

@@ -62,7 +62,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::sync::oneshot;
 
-use self::access::ask;
 pub use self::admission::{Admission, Gate};
 pub use self::check::{Checked, Finding, Severity, check};
 pub use self::collect::{Collected, Garbage};
@@ -156,8 +155,7 @@ impl Engine {
     ) -> Result<Outcome, EngineError> {
         let uploaded = self.upload_if_large(name, create.incarnation, &mut create.body).await?;
         let outcome = self.submit(name, Command::Create(create), uploaded, Some(admission)).await;
-        let is_used = matches!(&outcome, Ok(Some(outcome)) if outcome.fresh);
-        self.discard_if_unused(name, uploaded, is_used, &outcome);
+        self.discard_if_unused(name, uploaded, &outcome);
         needs_outcome(outcome?)
     }
 
@@ -177,8 +175,7 @@ impl Engine {
                 uploaded = self.upload_if_large(name, incarnation, &mut attempt.body).await?;
             }
             let outcome = self.submit(name, Command::Append(attempt), uploaded, admission.take()).await;
-            let is_used = matches!(&outcome, Ok(Some(outcome)) if outcome.fresh);
-            self.discard_if_unused(name, uploaded, is_used, &outcome);
+            self.discard_if_unused(name, uploaded, &outcome);
             match outcome {
                 // The stream was replaced while the body was uploaded.
                 Err(Refusal::OtherIncarnation) => {}
@@ -218,7 +215,7 @@ impl Engine {
 
     /// The page's bytes as the protocol serves them (JSON mode: an array). Shared by all who ask for the same page.
     pub async fn fetch(&self, name: &StreamName, page: &Page) -> Result<(Bytes, Source), EngineError> {
-        let (number, shard) = self.shard(name);
+        let (number, _) = self.shard(name);
         let owner = Owner {
             shard: number,
             name,
@@ -231,15 +228,14 @@ impl Engine {
         loop {
             let parts = {
                 let committed = cell.lock();
-                let current = committed.stream.as_ref().map(|stream| stream.incarnation);
-                if let Some(stream) = committed.stream.as_ref().filter(|stream| page.start < stream.horizon) {
-                    return Err(Rejection::Trimmed { earliest: stream.offset_at(stream.horizon) }.into());
+                let current = committed.stream.as_ref().ok_or(Rejection::NotFound)?;
+                if page.start < current.horizon {
+                    return Err(Rejection::Trimmed { earliest: current.offset_at(current.horizon) }.into());
                 }
-                match current {
-                    None => return Err(Rejection::NotFound.into()),
-                    Some(current) if current != owner.incarnation => return Err(Rejection::Replaced { current }.into()),
-                    Some(_) => read::parts(&committed, &range),
+                if current.incarnation != owner.incarnation {
+                    return Err(Rejection::Replaced { current: current.incarnation }.into());
                 }
+                read::parts(&committed, &range)
             };
             let missing = match parts {
                 Some(parts) => match read::fetch(&self.0.context, owner, range.clone(), &parts).await {
@@ -256,7 +252,7 @@ impl Engine {
             // Another replica may have moved the bytes; its manifest says where they are now. Not always the first that
             // is read: that may have been asked for by someone else a moment before.
             refreshed += 1;
-            cell = ask(shard, |reply| Message::Refresh { name: name.clone(), reply }, self.patience()).await??;
+            cell = self.refresh(name).await?;
         }
     }
 

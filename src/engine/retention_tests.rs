@@ -4,7 +4,6 @@ use std::time::Duration;
 use crate::clock::{Clock, Ids};
 use crate::engine::testing::{World, body, name, seconds, settings, text};
 use crate::engine::{Engine, EngineError};
-use crate::layout::key;
 use crate::protocol::fork::{ForkRequest, Requested};
 use crate::protocol::stream::Create;
 use crate::protocol::{Incarnation, Lifetime, Offset, ReadFrom, Rejection, Retention, StreamName};
@@ -52,24 +51,6 @@ impl World {
     async fn horizon(&self, name: &StreamName) -> u64 {
         self.engine.stat(name).await.unwrap_or_else(|e| panic!("{name}: {e}")).horizon
     }
-
-    async fn chunks_of(&self, name: &StreamName) -> usize {
-        let folder = format!("streams/{}/", key::folder(name));
-        self.keys().await.iter().filter(|key| key.starts_with(&folder) && !key.ends_with("/manifest")).count()
-    }
-
-    async fn restarted(&self) -> World {
-        let (store, clock) = (Arc::clone(&self.store), Clock::tokio(1_800_000_500_000));
-        let engine = Engine::open(Arc::clone(&store) as Arc<dyn Store>, small(), clock, Ids::seeded(5)).await;
-        World { store, engine: engine.unwrap_or_else(|e| panic!("{e}")) }
-    }
-
-    async fn has_no_damage(&self) {
-        let store = Arc::clone(&self.store) as Arc<dyn Store>;
-        let tell = |finding: &crate::engine::Finding| panic!("{finding}");
-        let checked = crate::engine::check(store, Clock::tokio(1_800_000_900_000), false, &tell).await;
-        checked.unwrap_or_else(|e| panic!("{e}"));
-    }
 }
 
 fn expected(numbers: std::ops::Range<u32>) -> String {
@@ -86,7 +67,7 @@ async fn bytes_beyond_the_limit_are_let_go_at_page_ends() {
     let horizon = world.horizon(&stream).await;
     // At least a hundred bytes, and less than two chunks more than that.
     assert!((640 - 100 - 64..=640 - 100).contains(&horizon) && horizon.is_multiple_of(32), "{horizon}");
-    for world in [&world, &world.restarted().await] {
+    for world in [&world, &world.cold(small()).await] {
         let read = world.read(&stream, ReadFrom::Start).await;
         assert_eq!(read.ok(), Some((horizon, expected(horizon as u32 / 32..20))));
         let at = |position| ReadFrom::At(Offset { position, incarnation: Incarnation::ANY });
@@ -97,8 +78,8 @@ async fn bytes_beyond_the_limit_are_let_go_at_page_ends() {
         }
         assert_eq!(world.read(&stream, at(608)).await.ok(), Some((608, expected(19..20))));
     }
-    assert!(world.chunks_of(&stream).await <= 6, "its objects were not deleted");
-    world.has_no_damage().await;
+    assert!(world.chunks(&stream).await <= 6, "its objects were not deleted");
+    world.is_healthy().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -138,7 +119,7 @@ async fn old_bytes_of_an_idle_stream_are_let_go_by_the_collector() {
     assert!((64..320).contains(&horizon), "{horizon}");
     let read = world.read(&stream, ReadFrom::Start).await;
     assert_eq!(read.ok(), Some((horizon, expected(horizon as u32 / 32..10))));
-    world.has_no_damage().await;
+    world.is_healthy().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -164,17 +145,17 @@ async fn a_fork_keeps_what_it_needs_of_a_source_that_lets_it_go() {
     for _ in 0..2 {
         let collected = world.engine.collect(true, &|_| {}).await.unwrap_or_else(|e| panic!("{e}"));
         assert_eq!((collected.chunks, collected.left), (0, 0));
-        assert_eq!(world.restarted().await.read(&child, ReadFrom::Start).await.ok(), Some((0, expected(0..3))));
+        assert_eq!(world.cold(small()).await.read(&child, ReadFrom::Start).await.ok(), Some((0, expected(0..3))));
         seconds(70).await;
     }
-    world.has_no_damage().await;
-    let before = world.chunks_of(&stream).await;
+    world.is_healthy().await;
+    let before = world.chunks(&stream).await;
     world.engine.delete(&child).await.unwrap_or_else(|e| panic!("{e}"));
     seconds(10).await;
     world.fill(&stream, 20..21).await;
     seconds(10).await;
-    assert!(world.chunks_of(&stream).await < before, "what only the fork needed is still there");
-    world.has_no_damage().await;
+    assert!(world.chunks(&stream).await < before, "what only the fork needed is still there");
+    world.is_healthy().await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -195,7 +176,7 @@ async fn a_stream_whose_first_bytes_are_gone_is_not_forked() {
         let refused = world.engine.fork(&child, request, body(""), admission).await;
         assert!(matches!(refused, Err(EngineError::Rejected(Rejection::ForkOffset { .. }))), "{refused:?}");
     }
-    assert!(world.restarted().await.read(&stream, ReadFrom::Start).await.is_ok());
+    assert!(world.cold(small()).await.read(&stream, ReadFrom::Start).await.is_ok());
 }
 
 #[tokio::test(start_paused = true)]
@@ -210,9 +191,9 @@ async fn the_last_chunk_stays_though_all_of_it_is_old_and_only_inline_bytes_foll
     world.append(&stream, "more;").await;
     seconds(20).await;
     assert!(world.horizon(&stream).await > 0);
-    let read = world.restarted().await.read(&stream, ReadFrom::Start).await;
+    let read = world.cold(small()).await.read(&stream, ReadFrom::Start).await;
     assert!(read.as_ref().is_ok_and(|(_, bytes)| bytes.ends_with("inline;more;")), "{read:?}");
-    world.has_no_damage().await;
+    world.is_healthy().await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,6 @@
 //! Sealing: a stream's bytes move from the log to chunks of its own, and its manifest takes in what the log says of it.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -76,8 +77,7 @@ impl Plan {
         if self.stream.as_ref().is_some_and(|stream| stream.incarnation.get() == old) {
             return Vec::new();
         }
-        let own = manifest.chunks.iter().chain(&manifest.kept).filter(|chunk| chunk.foreign.is_none());
-        own.map(|chunk| (old, chunk.nonce)).collect()
+        manifest.own_chunks().collect()
     }
 }
 
@@ -127,8 +127,8 @@ pub(super) async fn delete_chunks(context: &Context, name: &StreamName, chunks: 
 /// read it.
 async fn delete_unnamed(context: &Context, name: &StreamName, chunks: &[(u64, u128)]) {
     let Ok(Base { manifest: Some(manifest), .. }) = load::read_manifest(context, name).await else { return };
-    let is_named = |nonce: u128| manifest.chunks.iter().chain(&manifest.kept).any(|chunk| chunk.nonce == nonce);
-    let unnamed: Vec<(u64, u128)> = chunks.iter().copied().filter(|(_, nonce)| !is_named(*nonce)).collect();
+    let named: HashSet<(u64, u128)> = manifest.own_chunks().collect();
+    let unnamed: Vec<(u64, u128)> = chunks.iter().copied().filter(|chunk| !named.contains(chunk)).collect();
     delete_chunks(context, name, &unnamed).await;
 }
 

@@ -27,6 +27,10 @@ fn incarnation() -> Incarnation {
     Incarnation::new(7).unwrap_or_else(|| panic!("it is in range"))
 }
 
+fn created() -> Effect {
+    Effect::Created { incarnation: incarnation(), content_type: ContentType::default(), lifetime: Lifetime::Forever }
+}
+
 fn appended(start: u64, text: &'static str) -> Effect {
     let body = Body { data: Data::Inline(Bytes::from_static(text.as_bytes())), ends: vec![text.len() as u32] };
     Effect::Appended(Appended { incarnation: incarnation(), start, body, seq: None, producer: None, close: false })
@@ -50,13 +54,8 @@ async fn a_chunk_stays_if_a_manifest_that_was_not_heard_of_had_named_it_and_anot
     let faulty = Arc::new(Faulty::new(Arc::clone(&bucket), Ids::seeded(1)));
     let (one, other) = (context(faulty.clone(), 2), context(Arc::clone(&bucket), 3));
 
-    let created = Effect::Created {
-        incarnation: incarnation(),
-        content_type: ContentType::default(),
-        lifetime: Lifetime::Forever,
-    };
     let mut committed = Committed::default();
-    write(&*bucket, &mut committed, 1, &[created, appended(0, "first")]).await;
+    write(&*bucket, &mut committed, 1, &[created(), appended(0, "first")]).await;
     committed.base = Some(Base { manifest: None, version: None });
     let plan = Plan::new(0, &name(), 1, &committed).unwrap_or_else(|| panic!("the manifest is known"));
 
@@ -116,13 +115,8 @@ async fn a_replica_that_is_behind_does_not_take_a_manifest_back() {
     // written it: the records in between would have been folded twice.
     let bucket: Arc<dyn Store> = Arc::new(MemoryStore::new(Clock::tokio(1_800_000_000_000)));
     let context = context(Arc::clone(&bucket), 2);
-    let created = Effect::Created {
-        incarnation: incarnation(),
-        content_type: ContentType::default(),
-        lifetime: Lifetime::Forever,
-    };
     let mut committed = Committed::default();
-    write(&*bucket, &mut committed, 1, &[created, appended(0, "first")]).await;
+    write(&*bucket, &mut committed, 1, &[created(), appended(0, "first")]).await;
     committed.base = Some(Base { manifest: None, version: None });
     let plan = Plan::new(0, &name(), 7, &committed).unwrap_or_else(|| panic!("the manifest is known"));
     let Ok(Sealed::Written { base, .. }) = seal(&context, &plan).await else { panic!("it was to be written") };
@@ -137,10 +131,8 @@ async fn a_replica_that_is_behind_does_not_take_a_manifest_back() {
 async fn neither_a_page_nor_what_is_to_be_sealed_keeps_a_log_object_in_memory() {
     let bucket: Arc<dyn Store> = Arc::new(MemoryStore::new(Clock::tokio(1_800_000_000_000)));
     let context = context(Arc::clone(&bucket), 2);
-    let (content_type, lifetime) = (ContentType::default(), Lifetime::Forever);
-    let created = Effect::Created { incarnation: incarnation(), content_type, lifetime };
     let mut committed = Committed::default();
-    write(&*bucket, &mut committed, 1, &[created, appended(0, "first")]).await;
+    write(&*bucket, &mut committed, 1, &[created(), appended(0, "first")]).await;
     committed.base = Some(Base { manifest: None, version: None });
     let plan = Plan::new(0, &name(), 1, &committed).unwrap_or_else(|| panic!("the manifest is known"));
     let owner = Owner { shard: 0, name: &plan.name, incarnation: incarnation(), is_json: false };

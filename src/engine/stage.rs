@@ -29,8 +29,8 @@ use crate::store::{StoreError, StoreTime};
 
 /// The part of the grace period after which a replica that was idle asks for the store's time before it writes.
 const IDLE_PART: u32 = 8;
-/// The part of the grace period after which an uploaded body is not named by an entry any more. The collector deletes
-/// what nothing names after a whole one, once an entry of its own is placed: whoever writes after that entry has read it,
+/// The part of the grace period after which an uploaded body is not named by an entry any more, nor a fork's reference
+/// built on. The collector deletes what nothing names after a whole one, once an entry of its own is placed: whoever writes after that entry has read it,
 /// and so knows the time.
 const UPLOAD_PART: u32 = 2;
 /// How far this machine's clock may be ahead of the store's, in milliseconds.
@@ -79,7 +79,7 @@ pub(super) fn weight(command: &Command) -> u64 {
         | Command::Expire
         | Command::AddFork(_)
         | Command::DropFork { .. }
-        | Command::Trim { .. } => 0,
+        | Command::Trim(_) => 0,
     }
 }
 
@@ -176,17 +176,9 @@ impl Shard {
             if matches!(write.command, Command::Append(_)) && is_other {
                 return Some(Judged { write, answer: Answer::OtherIncarnation });
             }
-            let age = self.context.store.last_seen().since(uploaded.at);
-            if age > self.context.settings.grace / UPLOAD_PART {
-                return Some(Judged { write, answer: Answer::No(super::error::no_answer()) });
-            }
         }
-        if let Command::Create(Create { fork: Some(branch), .. }) = &write.command {
-            // As for uploads: a reference that nothing came of is dropped after a whole grace period.
-            let age = self.context.store.last_seen().since(StoreTime(branch.prepared_at));
-            if age > self.context.settings.grace / UPLOAD_PART {
-                return Some(Judged { write, answer: Answer::No(super::error::no_answer()) });
-            }
+        if self.may_be_collected(&write) {
+            return Some(Judged { write, answer: Answer::No(super::error::no_answer()) });
         }
         let answer = match stream::decide(current.as_deref(), &write.command, at) {
             Ok(decision) => {
@@ -199,6 +191,18 @@ impl Shard {
             Err(rejection) => Answer::No(EngineError::Rejected(rejection)),
         };
         Some(Judged { write, answer })
+    }
+
+    /// Whether what was prepared for a write, an uploaded body or a reference at a fork's source, is so old that the
+    /// collector may take it for garbage.
+    fn may_be_collected(&self, write: &Write) -> bool {
+        let reference = match &write.command {
+            Command::Create(Create { fork: Some(branch), .. }) => Some(StoreTime(branch.prepared_at)),
+            _ => None,
+        };
+        let mut prepared = write.uploaded.map(|uploaded| uploaded.at).into_iter().chain(reference);
+        let oldest = self.context.settings.grace / UPLOAD_PART;
+        prepared.any(|at| self.context.store.last_seen().since(at) > oldest)
     }
 
     fn speculate(&mut self, name: &StreamName, current: Option<Arc<Stream>>, effects: &[Effect], at: u64) {

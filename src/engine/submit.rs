@@ -38,9 +38,14 @@ impl From<Refusal> for EngineError {
     }
 }
 
-/// Whether it may be committed all the same. An entry that contradicts a damaged object is at its position, too.
-pub(super) fn is_open(outcome: &Result<Option<Outcome>, Refusal>) -> bool {
-    matches!(outcome, Err(Refusal::Error(EngineError::Unconfirmed { .. } | EngineError::Damaged { .. })))
+/// Whether nothing came of a command, nor will. An outcome that is open may be committed all the same, and an entry that
+/// contradicts a damaged object is at its position, too.
+pub(super) fn came_to_nothing(outcome: &Result<Option<Outcome>, Refusal>) -> bool {
+    match outcome {
+        Ok(outcome) => !outcome.as_ref().is_some_and(|outcome| outcome.fresh),
+        Err(Refusal::Error(EngineError::Unconfirmed { .. } | EngineError::Damaged { .. })) => false,
+        Err(_) => true,
+    }
 }
 
 pub(super) fn needs_outcome(outcome: Option<Outcome>) -> Result<Outcome, EngineError> {
@@ -114,12 +119,10 @@ impl Engine {
         &self,
         name: &StreamName,
         uploaded: Option<Uploaded>,
-        is_used: bool,
         outcome: &Result<Option<Outcome>, Refusal>,
     ) {
         let Some(Uploaded { incarnation, nonce, .. }) = uploaded else { return };
-        let is_open = is_open(outcome);
-        if is_used || is_open {
+        if !came_to_nothing(outcome) {
             return;
         }
         let (context, name) = (Arc::clone(&self.0.context), name.clone());

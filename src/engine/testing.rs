@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::Engine;
+use super::{Engine, Finding};
 use crate::clock::{Clock, Ids};
 use crate::layout::{chunk, key};
 use crate::protocol::stream::{Append, Body, Create, Data};
@@ -95,6 +95,27 @@ impl World {
 
     pub async fn has(&self, key: &str) -> bool {
         self.keys().await.iter().any(|found| found == key)
+    }
+
+    /// How many chunks are in a stream's folder.
+    pub async fn chunks(&self, name: &StreamName) -> usize {
+        let folder = format!("streams/{}/", key::folder(name));
+        self.keys().await.iter().filter(|key| key.starts_with(&folder) && !key.ends_with("/manifest")).count()
+    }
+
+    /// As a replica sees it that knows nothing yet.
+    pub async fn cold(&self, settings: EngineSettings) -> World {
+        let (store, clock) = (Arc::clone(&self.store), Clock::tokio(1_800_000_500_000));
+        let engine = Engine::open(Arc::clone(&store) as Arc<dyn Store>, settings, clock, Ids::seeded(77)).await;
+        World { store, engine: engine.unwrap_or_else(|e| panic!("{e}")) }
+    }
+
+    /// A whole check has no findings.
+    pub async fn is_healthy(&self) {
+        let store = Arc::clone(&self.store) as Arc<dyn Store>;
+        let tell = |finding: &Finding| panic!("{finding}");
+        let checked = super::check(store, Clock::tokio(1_800_000_900_000), false, &tell).await;
+        checked.unwrap_or_else(|e| panic!("{e}"));
     }
 }
 

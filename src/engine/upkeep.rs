@@ -18,8 +18,8 @@ use super::shard::{Event, Shard, Waiting};
 use super::state::{Base, Committed};
 use crate::clock::Millis;
 use crate::layout::key;
+use crate::protocol::StreamName;
 use crate::protocol::stream::Command;
-use crate::protocol::{Retention, Stream, StreamName};
 
 /// Streams that are sealed at a time.
 const SEALS: usize = 16;
@@ -135,7 +135,10 @@ impl Shard {
                 if let Some(reply) = asked {
                     let _ = reply.send(base.clone());
                 }
-                self.trim_if_due(&name, &base);
+                if let Some(trim) = base.manifest.as_ref().and_then(|manifest| retention::trim(&self.context, manifest))
+                {
+                    self.enqueue(Write::by_nobody(name.clone(), Command::Trim(trim)));
+                }
                 match self.view.cells.rebase(&name, base, self.context.page_bytes) {
                     Ok(cell) => {
                         let mut committed = cell.lock();
@@ -154,19 +157,6 @@ impl Shard {
             }
         }
         self.start_seals();
-    }
-
-    /// Lets go of what the stream's retention does not keep.
-    fn trim_if_due(&mut self, name: &StreamName, base: &Base) {
-        let Some(manifest) = &base.manifest else { return };
-        let stream = manifest.stream.clone().and_then(|facts| Stream::try_from(facts).ok());
-        let Some(stream) = stream.filter(|stream| stream.retention != Retention::default()) else { return };
-        // Not by this machine's clock alone, which may be ahead.
-        let now = self.context.clock.now().min(self.context.store.last_seen().0);
-        if let Some(horizon) = retention::new_horizon(&stream, manifest, now, self.context.page_bytes) {
-            let command = Command::Trim { incarnation: stream.incarnation, horizon };
-            self.enqueue(Write::by_nobody(name.clone(), command));
-        }
     }
 
     /// Another replica seals: read the manifests of streams that it must have sealed by now.

@@ -33,6 +33,13 @@ pub(super) struct Found {
     pub modified: StoreTime,
 }
 
+impl Found {
+    /// Its incarnation and nonce, by which manifests and the log name it.
+    pub fn id(&self) -> (u64, u128) {
+        (self.incarnation, self.nonce)
+    }
+}
+
 /// The objects under a prefix, a page at a time.
 pub(super) struct Pages<'a> {
     context: &'a Context,

@@ -12,7 +12,7 @@ use super::write::put;
 use super::{Api, caching};
 use crate::engine::{Place, Streams};
 use crate::protocol::lifetime::format_moment;
-use crate::protocol::{Lifetime, Malformed, Stream, StreamName};
+use crate::protocol::{Lifetime, Malformed, Stream, StreamName, plain_number};
 
 pub const METHODS: &str = "GET, OPTIONS";
 
@@ -89,7 +89,7 @@ pub async fn get(api: &Api, uri: &Uri) -> Result<Response<Body>, Problem> {
 }
 
 fn parse_limit(text: &str) -> Result<usize, Malformed> {
-    let number = text.parse().ok().filter(|_| text.bytes().all(|byte| byte.is_ascii_digit()));
+    let number = plain_number(text).and_then(|number| usize::try_from(number).ok());
     let in_range = number.filter(|limit| (1..=MAX_LIMIT).contains(limit));
     in_range.ok_or_else(|| Malformed::new(format!("limit is not a number from 1 to {MAX_LIMIT}")))
 }

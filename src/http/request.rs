@@ -12,6 +12,7 @@ use crate::protocol::fork::{ForkRequest, Requested};
 use crate::protocol::name::RESERVED_SEGMENT;
 use crate::protocol::{
     ContentType, Cursor, Incarnation, Lifetime, Malformed, Offset, Producer, ReadFrom, Retention, StreamName, offset,
+    plain_number,
 };
 
 /// Streams live below this path.
@@ -137,11 +138,15 @@ impl CreateHeaders {
     pub fn parse(headers: &HeaderMap) -> Result<CreateHeaders, Malformed> {
         Ok(CreateHeaders {
             content_type: content_type(headers)?.unwrap_or_default(),
-            lifetime: Lifetime::from_headers(single(headers, header::TTL)?, single(headers, header::EXPIRES_AT)?)?,
+            lifetime: lifetime(headers)?,
             closed: closed(headers),
             retention: retention(headers)?,
         })
     }
+}
+
+fn lifetime(headers: &HeaderMap) -> Result<Lifetime, Malformed> {
+    Lifetime::from_headers(single(headers, header::TTL)?, single(headers, header::EXPIRES_AT)?)
 }
 
 fn retention(headers: &HeaderMap) -> Result<Option<Retention>, Malformed> {
@@ -167,12 +172,11 @@ impl ForkRequest {
         if requested.sub_offset > 0 && requested.offset.is_none() {
             return Err(Malformed::new("Stream-Fork-Sub-Offset needs a Stream-Fork-Offset to count from"));
         }
-        let lifetime = Lifetime::from_headers(single(headers, header::TTL)?, single(headers, header::EXPIRES_AT)?)?;
         Ok(Some(ForkRequest {
             source: source_name(source)?,
             requested,
             content_type: content_type(headers)?,
-            lifetime: Some(lifetime).filter(|lifetime| *lifetime != Lifetime::Forever),
+            lifetime: Some(lifetime(headers)?).filter(|lifetime| *lifetime != Lifetime::Forever),
             closed: closed(headers),
             retention: retention(headers)?,
         }))
@@ -195,8 +199,7 @@ fn fork_offset(text: &str) -> Result<Offset, Malformed> {
 }
 
 fn parse_sub_offset(text: &str) -> Result<u64, Malformed> {
-    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    let number = text.parse().ok().filter(|number| is_number && *number < offset::LIMIT);
+    let number = plain_number(text).filter(|number| *number < offset::LIMIT);
     number.ok_or_else(|| Malformed::new("Stream-Fork-Sub-Offset is not a whole number"))
 }
 

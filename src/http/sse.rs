@@ -108,7 +108,7 @@ impl Subscriber {
                 if has_data {
                     match self.data().await {
                         Ok(frame) => yield frame,
-                        Err(error) => return self.broke(EngineError::clone(&error))?,
+                        Err(error) => return self.broke(error)?,
                     }
                 }
                 if has_data || first || self.page.is_final() {

@@ -4,10 +4,10 @@ use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
-use super::Damaged;
 use super::document::Document;
 use super::facts::Facts;
 use super::manifest::{Foreign, hex128};
+use super::{Damaged, following};
 use crate::clock::Millis;
 use crate::protocol::{Stream, StreamName, offset};
 
@@ -99,8 +99,7 @@ impl Unsealed {
         let start = self.runs.first().map_or(tail, |run| run.start);
         let mut at = start;
         for run in &self.runs {
-            let end = run.start.checked_add(run.len).filter(|end| run.start == at && *end > at);
-            let Some(end) = end else { return wrong("its bytes have gaps") };
+            let Some(end) = following(at, run.start, run.len) else { return wrong("its bytes have gaps") };
             if run.position > self.last || run.nonce.is_none() && !kept.contains(&run.position) {
                 return wrong("its bytes are in an entry that is not kept");
             }

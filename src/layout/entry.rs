@@ -353,7 +353,7 @@ fn decode_created(input: &mut Reader) -> Result<(Incarnation, ContentType, Lifet
 }
 
 fn incarnation(input: &mut Reader) -> Result<Incarnation, Damaged> {
-    Incarnation::new(input.varint()?).ok_or_else(|| Damaged::new("an incarnation is out of range"))
+    super::facts::incarnation(input.varint()?)
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ impl TryFrom<OriginFacts> for Origin {
     }
 }
 
-fn incarnation(value: u64) -> Result<Incarnation, Damaged> {
+pub(super) fn incarnation(value: u64) -> Result<Incarnation, Damaged> {
     Incarnation::new(value).ok_or_else(|| Damaged::new("an incarnation is out of range"))
 }
 

@@ -5,9 +5,9 @@ use base64::engine::general_purpose::STANDARD as BASE64;
 use bytes::Bytes;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
-use super::Damaged;
 use super::document::Document;
 use super::facts::{Facts, fork_id};
+use super::{Damaged, following};
 use crate::clock::Millis;
 use crate::protocol::fork::ForkId;
 use crate::protocol::{Stream, StreamName, page};
@@ -34,6 +34,18 @@ pub struct Manifest {
 }
 
 impl Manifest {
+    /// All chunks that it names.
+    pub fn named(&self) -> impl Iterator<Item = &ChunkRef> {
+        self.kept.iter().chain(&self.chunks)
+    }
+
+    /// Incarnations and nonces of those that lie in the stream's own folder.
+    pub fn own_chunks(&self) -> impl Iterator<Item = (u64, u128)> {
+        let incarnation = self.stream.as_ref().map(|facts| facts.incarnation);
+        let own = self.named().filter(|chunk| chunk.foreign.is_none());
+        own.filter_map(move |chunk| Some((incarnation?, chunk.nonce)))
+    }
+
     /// Where its bytes end.
     pub fn end(&self) -> u64 {
         let chunks = self.chunks.last().map_or(0, ChunkRef::end);
@@ -55,8 +67,8 @@ impl Document for Manifest {
         }
         let mut at = first;
         for chunk in &self.chunks {
-            let end = chunk.start.checked_add(chunk.len).filter(|end| chunk.start == at && *end > at);
-            at = end.ok_or_else(|| Damaged::new(format!("after {at} bytes it has a chunk of others")))?;
+            at = following(at, chunk.start, chunk.len)
+                .ok_or_else(|| Damaged::new(format!("after {at} bytes it has a chunk of others")))?;
             chunk.foreign.as_ref().map_or(Ok(()), |foreign| foreign.check(chunk.len))?;
         }
         if let Some(inline) = &self.inline {
@@ -128,16 +140,25 @@ impl ChunkRef {
         self.start + self.len
     }
 
-    /// The first page end after `position` that lies in this chunk.
-    pub fn page_end_after(&self, position: u64, page_bytes: u64) -> Option<u64> {
-        let mut previous = self.start;
-        self.overshoots.iter().find_map(|overshoot| {
-            previous = page::target(previous, page_bytes).saturating_add(u64::from(*overshoot));
-            (previous > position).then_some(previous)
+    /// The length of the whole chunk, of which a fork may have less.
+    pub fn whole(&self) -> u64 {
+        self.foreign.as_ref().map_or(self.len, |foreign| foreign.whole)
+    }
+
+    /// The page ends that lie in this chunk.
+    pub fn page_ends(&self, page_bytes: u64) -> impl Iterator<Item = u64> {
+        self.overshoots.iter().scan(self.start, move |previous, overshoot| {
+            *previous = page::target(*previous, page_bytes).saturating_add(u64::from(*overshoot));
+            Some(*previous)
         })
     }
 
-    /// What [`page_end_after`](ChunkRef::page_end_after) needs, for the page ends of a run that starts at `start`.
+    /// The first page end after `position` that lies in this chunk.
+    pub fn page_end_after(&self, position: u64, page_bytes: u64) -> Option<u64> {
+        self.page_ends(page_bytes).find(|end| *end > position)
+    }
+
+    /// What [`page_ends`](ChunkRef::page_ends) needs, for the page ends of a run that starts at `start`.
     pub fn overshoots(start: u64, page_ends: &[u64], page_bytes: u64) -> Vec<u32> {
         let mut previous = start;
         let distance = |end: &u64| {

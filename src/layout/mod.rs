@@ -23,6 +23,11 @@ pub mod facts;
 pub mod key;
 pub mod manifest;
 
+/// Where a run of `len` bytes ends that starts at `start`, if it follows what ends at `at` and has bytes.
+fn following(at: u64, start: u64, len: u64) -> Option<u64> {
+    start.checked_add(len).filter(|end| start == at && *end > at)
+}
+
 /// An object's bytes are not what was written.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]

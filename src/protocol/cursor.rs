@@ -6,6 +6,7 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::plain_number;
 use crate::clock::Millis;
 
 /// 2024-10-09T00:00:00Z, the protocol's epoch of cursors.
@@ -20,9 +21,7 @@ pub struct Cursor(u64);
 impl Cursor {
     /// A client's cursor; `None` if it is malformed or absurd, which is to be ignored.
     pub fn from_client(text: &str) -> Option<Cursor> {
-        let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-        let value: u64 = digits.then(|| text.parse().ok()).flatten()?;
-        (value < MAX_CURSOR).then_some(Cursor(value))
+        plain_number(text).filter(|value| *value < MAX_CURSOR).map(Cursor)
     }
 
     /// The cursor of a response that reached what happened at `moment`, for a client that sent `client`.

@@ -71,17 +71,13 @@ impl ForkRequest {
     pub fn is_met_by(&self, stream: &Stream) -> Result<(), Rejection> {
         let origin = stream.origin.as_deref();
         let other_source = origin.is_none_or(|origin| origin.source.name != self.source);
-        let difference = [
+        Rejection::of_differences([
             ("source", other_source),
             ("fork offset", origin.is_some_and(|origin| origin.requested != self.requested)),
             ("content type", self.content_type.as_ref().is_some_and(|asked| *asked != stream.content_type)),
             ("lifetime", self.lifetime.is_some_and(|asked| asked != stream.lifetime)),
             ("closure status", stream.closed.is_some() != self.closed),
-        ];
-        match difference.into_iter().find(|(_, differs)| *differs) {
-            Some((what, _)) => Err(Rejection::Exists { what }),
-            None => Ok(()),
-        }
+        ])
     }
 }
 
@@ -113,7 +109,3 @@ pub fn position(source: &Stream, offset: Option<Offset>) -> Result<u64, Rejectio
     }
     Ok(offset.position)
 }
-
-#[cfg(test)]
-#[path = "fork_tests.rs"]
-mod tests;

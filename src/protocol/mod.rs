@@ -38,6 +38,12 @@ pub use rejection::Rejection;
 pub use retention::Retention;
 pub use stream::Stream;
 
+/// A number in plain decimal notation: digits and nothing else.
+pub fn plain_number(text: &str) -> Option<u64> {
+    // Rust's own parser takes a sign as well.
+    text.bytes().all(|byte| byte.is_ascii_digit()).then(|| text.parse().ok()).flatten()
+}
+
 /// A value from outside that is not of the form the protocol asks for: `what` was wrong with it, in one line.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{what}")]

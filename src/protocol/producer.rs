@@ -1,6 +1,6 @@
 //! Idempotent producers (§5.2.1): what `Producer-Id`, `Producer-Epoch` and `Producer-Seq` mean to a stream.
 
-use super::{Malformed, Rejection};
+use super::{Malformed, Rejection, plain_number};
 
 /// The largest epoch and sequence number: what JavaScript can hold exactly.
 pub const MAX_NUMBER: u64 = (1 << 53) - 1;
@@ -40,11 +40,8 @@ impl Producer {
 }
 
 fn number(header: &str, text: &str) -> Result<u64, Malformed> {
-    let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
-    match text.parse() {
-        Ok(value) if digits && value <= MAX_NUMBER => Ok(value),
-        _ => Err(Malformed::new(format!("{header} is not an integer from 0 to 2^53-1"))),
-    }
+    let number = plain_number(text).filter(|value| *value <= MAX_NUMBER);
+    number.ok_or_else(|| Malformed::new(format!("{header} is not an integer from 0 to 2^53-1")))
 }
 
 /// What a stream remembers of a producer: the highest accepted sequence number of its latest epoch.

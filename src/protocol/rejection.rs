@@ -44,3 +44,25 @@ pub enum Rejection {
     #[error("{what}")]
     TooMany { what: &'static str },
 }
+
+impl Rejection {
+    /// A PUT on a stream that was deleted, and is kept only for its forks.
+    pub const KEPT_FOR_FORKS: Rejection = Rejection::Exists { what: "stream, deleted but kept for its forks" };
+
+    /// What is wrong with the source of a fork, instead of with the fork.
+    pub fn of_source(self) -> Rejection {
+        match self {
+            Rejection::NotFound => Rejection::NoSource,
+            Rejection::Gone => Rejection::SourceGone,
+            other => other,
+        }
+    }
+
+    /// That a stream exists otherwise than it was asked for, if something differs: the first that does.
+    pub fn of_differences<const N: usize>(differences: [(&'static str, bool); N]) -> Result<(), Rejection> {
+        match differences.into_iter().find(|(_, differs)| *differs) {
+            Some((what, _)) => Err(Rejection::Exists { what }),
+            None => Ok(()),
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! Retention, an extension: how much of a stream is kept (the protocol's 410 for offsets before the earliest position,
 //! §5.6, leaves open how that comes about).
 
-use super::Malformed;
+use super::{Malformed, plain_number};
 
 /// What is older or further back than this may be removed. Nothing is, by default.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -27,11 +27,9 @@ impl Retention {
 
 fn limit(text: Option<&str>, header: &str, unit: &str) -> Result<Option<u64>, Malformed> {
     let Some(text) = text.filter(|text| *text != "unlimited") else { return Ok(None) };
-    let is_number = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-    match text.parse() {
-        Ok(number) if is_number && number > 0 => Ok(Some(number)),
-        _ => Err(Malformed::new(format!("{header} is neither a whole number of {unit} above zero nor 'unlimited'"))),
-    }
+    let number = plain_number(text).filter(|number| *number > 0);
+    let malformed = || format!("{header} is neither a whole number of {unit} above zero nor 'unlimited'");
+    number.map(Some).ok_or_else(|| Malformed::new(malformed()))
 }
 
 #[cfg(test)]

@@ -108,10 +108,7 @@ pub enum Command {
     /// Remove the stream if its time is over.
     Expire,
     /// Let go of what is before a position.
-    Trim {
-        incarnation: Incarnation,
-        horizon: u64,
-    },
+    Trim(Trim),
     /// Note that there is about to be a fork of it.
     AddFork(AddFork),
     /// Note that a fork of it is no more.
@@ -119,6 +116,13 @@ pub enum Command {
         source: Incarnation,
         fork: ForkId,
     },
+}
+
+/// What is to be let go of which stream.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Trim {
+    pub incarnation: Incarnation,
+    pub horizon: u64,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]

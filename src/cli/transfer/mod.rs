@@ -26,7 +26,7 @@ use clap::Args;
 use self::export::Selection;
 use self::import::Listed;
 use self::progress::Progress;
-use super::tools::{ToolSettings, count, open_engine, size};
+use super::tools::{ToolSettings, count, exit, open_engine, size};
 use crate::clock::Clock;
 use crate::protocol::StreamName;
 use crate::store::Store;
@@ -88,7 +88,7 @@ pub(super) fn run_export(export: &Export) -> ExitCode {
         let (streams, bytes) = (progress.streams, progress.bytes);
         drop(progress);
         println!("exported {}, {} to {shown}", count(streams, "stream"), size(bytes));
-        Ok(())
+        Ok(ExitCode::SUCCESS)
     }))
 }
 
@@ -106,7 +106,7 @@ pub(super) fn run_import(import: &Import) -> ExitCode {
         let total = new.iter().map(|listed| listed.end.bytes).sum();
         if import.dry_run {
             println!("would import {}, {}", count(new.len() as u64, "stream"), size(total));
-            return Ok(());
+            return Ok(ExitCode::SUCCESS);
         }
         let engine = open_engine(Arc::clone(&store)).await.map_err(|error| error.to_string())?;
         let mut progress = Progress::new("imported", Some(total));
@@ -118,7 +118,7 @@ pub(super) fn run_import(import: &Import) -> ExitCode {
         drop(progress);
         read_back(store, &new, total).await?;
         tell(&new, there.len() as u64, total);
-        Ok(())
+        Ok(ExitCode::SUCCESS)
     }))
 }
 
@@ -165,13 +165,6 @@ fn tell(new: &[Listed], there: u64, total: u64) {
         }
     }
     println!("{LOST}");
-}
-
-fn exit(done: Result<(), String>) -> ExitCode {
-    done.map(|()| ExitCode::SUCCESS).unwrap_or_else(|why| {
-        eprintln!("headwater: {why}");
-        ExitCode::from(2)
-    })
 }
 
 #[cfg(test)]

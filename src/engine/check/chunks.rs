@@ -26,7 +26,7 @@ impl Check<'_> {
             Err(error) => return Ok(Some(error.0)),
         };
         let found: u64 = whole.blocks.iter().map(|block| block.len() as u64).sum();
-        let whole_len = named.and_then(|named| named.foreign.as_ref()).map_or(len, |foreign| foreign.whole);
+        let whole_len = named.map_or(len, ChunkRef::whole);
         if found != whole_len {
             return Ok(Some(format!("it has {found} bytes, not {whole_len}")));
         }

@@ -10,13 +10,12 @@ use crate::engine::load::{self, Loaded};
 use crate::engine::state::Cells;
 use crate::engine::tail::Missing;
 use crate::engine::walk::Pages;
-use crate::engine::{EngineError, log, read};
+use crate::engine::{EngineError, log};
 use crate::layout::checkpoint::{Nonce, Run};
 use crate::layout::key::{self, Key};
 use crate::protocol::StreamName;
+use crate::settings::LONGEST_PIPELINE;
 
-/// More entries than this beyond the head can't be ones that a replica was cut off from: no pipeline is longer.
-const LONGEST_PIPELINE: usize = 64;
 /// Entries read at a time.
 const AT_A_TIME: usize = 16;
 
@@ -66,8 +65,11 @@ impl Check<'_> {
         }
         let reads = unread.into_iter().map(|position| self.entry(number, position));
         futures::stream::iter(reads).buffer_unordered(AT_A_TIME).try_collect::<Vec<_>>().await?;
-        for position in held.truncated().max(1)..=held.position() {
-            if !present.contains(&position) && !self.is_truncated(number, position).await? {
+        let kept = held.truncated().max(1)..=held.position();
+        let missing: Vec<u64> = kept.filter(|position| !present.contains(position)).collect();
+        if !missing.is_empty() {
+            let truncated = load::read_checkpoint(&self.context, number).await?.truncated();
+            for position in missing.into_iter().filter(|position| *position >= truncated) {
                 self.found(Severity::Damage, key::log(number, position), "it is missing");
             }
         }
@@ -75,10 +77,6 @@ impl Check<'_> {
             Some(head) => self.beyond(number, head, &beyond).await,
             None => Ok(()),
         }
-    }
-
-    async fn is_truncated(&self, number: u32, position: u64) -> Result<bool, EngineError> {
-        Ok(position < load::read_checkpoint(&self.context, number).await?.truncated())
     }
 
     /// The writer of the entry at a position, if it can be read.
@@ -103,7 +101,7 @@ impl Check<'_> {
             writers.extend(self.entry(number, *position).await?);
         }
         let count = positions.len();
-        if writers.len() > 1 || count > LONGEST_PIPELINE {
+        if writers.len() > 1 || count > LONGEST_PIPELINE as usize {
             let what = format!("it is missing: {count} entries of {} writers come after it", writers.len());
             self.found(Severity::Damage, key::log(number, head), what);
         } else {
@@ -153,12 +151,12 @@ impl Check<'_> {
     ) -> Result<Option<(String, String)>, EngineError> {
         let incarnation = shard.cells.get(name).and_then(|cell| cell.lock().stream.as_ref().map(|s| s.incarnation));
         let Some(incarnation) = incarnation else { return Ok(None) };
+        if run.foreign.is_some() {
+            // It is verified where it belongs.
+            return Ok(None);
+        }
         if let Some(Nonce(nonce)) = run.nonce {
-            let key = read::chunk_key(name, incarnation, nonce, run.foreign.as_ref())?;
-            if run.foreign.is_some() {
-                // It is verified where it belongs.
-                return Ok(None);
-            }
+            let key = key::chunk(name, incarnation, nonce);
             return Ok(self.chunk(&key, nonce, run.len, None).await?.map(|what| (key, what)));
         }
         let key = key::log(number, run.position);

@@ -6,7 +6,7 @@ use std::sync::PoisonError;
 use futures::StreamExt;
 
 use super::{Check, FOREIGN, Severity, Shard};
-use crate::engine::collect::{named_by, named_by_all};
+use crate::engine::collect::named_by_all;
 use crate::engine::state::{Base, Cells};
 use crate::engine::walk::{Folder, Folders, Found};
 use crate::engine::{EngineError, REFRESHES, load, read};
@@ -44,8 +44,7 @@ impl Check<'_> {
                 Err(error) => return self.damage(error),
             }
         }
-        let is_suspect =
-            |chunk: &Found| !named.contains(&(chunk.incarnation, chunk.nonce)) && self.is_old(chunk.modified);
+        let is_suspect = |chunk: &Found| !named.contains(&chunk.id()) && self.is_old(chunk.modified);
         let suspects: Vec<Found> = folder.chunks.iter().filter(|chunk| is_suspect(chunk)).cloned().collect();
         if !suspects.is_empty() {
             let folder = Folder { chunks: suspects, ..folder };
@@ -64,31 +63,23 @@ impl Check<'_> {
             self.reaches(&name, manifest, shards).await?;
             let wrong = self.wrong_chunks(&name, manifest).await?;
             if wrong.is_empty() {
-                return Ok(named_by(manifest));
+                return Ok(manifest.own_chunks().collect());
             }
             looked += 1;
             if looked > REFRESHES || load::read_manifest(&self.context, &name).await?.version == base.version {
                 wrong.into_iter().for_each(|(key, what)| self.found(Severity::Damage, key, what));
-                return Ok(named_by(manifest));
+                return Ok(manifest.own_chunks().collect());
             }
         }
     }
 
     async fn read(&self, folder: &Folder) -> Result<(StreamName, Base), EngineError> {
-        let damaged = |what: String| EngineError::Damaged { key: key::manifest_in(&folder.name), what };
-        let name = match key::name_of(&folder.name) {
-            Some(name) => name,
-            None => {
-                let manifest = load::manifest_at(&self.context, &key::manifest_in(&folder.name)).await?;
-                let (manifest, _) = manifest.ok_or_else(|| damaged("it is missing".to_owned()))?;
-                StreamName::new(&manifest.name).map_err(|error| damaged(error.what))?
-            }
-        };
-        if key::folder(&name) != folder.name {
-            return Err(damaged(format!("it is the manifest of stream {name}")));
+        if let Some(found) = load::manifest_in(&self.context, &folder.name).await? {
+            return Ok(found);
         }
-        let base = load::read_manifest(&self.context, &name).await?;
-        Ok((name, base))
+        let missing = || EngineError::Damaged { key: key::manifest_in(&folder.name), what: "it is missing".to_owned() };
+        let name = key::name_of(&folder.name).ok_or_else(missing)?;
+        Ok((name, Base { manifest: None, version: None }))
     }
 
     /// Whether the log got as far as the manifest says.
@@ -110,7 +101,7 @@ impl Check<'_> {
         let incarnation = manifest.stream.as_ref().and_then(|facts| Incarnation::new(facts.incarnation));
         let Some(incarnation) = incarnation else { return Ok(Vec::new()) };
         let mut wrong = Vec::new();
-        for named in manifest.chunks.iter().chain(&manifest.kept) {
+        for named in manifest.named() {
             let key = read::chunk_key(name, incarnation, named.nonce, named.foreign.as_ref())?;
             if let Some(what) = self.chunk(&key, named.nonce, named.len, Some(named)).await? {
                 wrong.push((key, what));
@@ -135,15 +126,16 @@ impl Check<'_> {
             named.extend(cells.unsealed().iter().flat_map(|(_, cell)| named_by_all(&cell.lock())));
         }
         for mut folder in suspects {
-            let manifest_key = key::manifest_in(&folder.name);
-            if let Ok(Some((manifest, _))) = load::manifest_at(&self.context, &manifest_key).await {
-                named.extend(named_by(&manifest));
+            if let Ok(Some((_, Base { manifest: Some(manifest), .. }))) =
+                load::manifest_in(&self.context, &folder.name).await
+            {
+                named.extend(manifest.own_chunks());
                 folder.has_manifest = true;
             }
-            let is_named = |chunk: &Found| named.contains(&(chunk.incarnation, chunk.nonce));
+            let is_named = |chunk: &Found| named.contains(&chunk.id());
             if !folder.has_manifest && folder.is_of_a_stream() && !folder.chunks.iter().any(is_named) {
                 let what = format!("it is missing: there are {} chunks of its stream", folder.chunks.len());
-                self.found(Severity::Damage, manifest_key, what);
+                self.found(Severity::Damage, key::manifest_in(&folder.name), what);
                 continue;
             }
             for Found { key, incarnation, nonce, size, .. } in folder.chunks {

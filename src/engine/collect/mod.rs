@@ -34,10 +34,10 @@ use crate::layout::Damaged;
 use crate::layout::checkpoint::Nonce;
 use crate::layout::key::{self, Key};
 use crate::layout::manifest::Manifest;
-use crate::protocol::fork::ForkId;
+use crate::protocol::fork::{ForkId, Reference};
 use crate::protocol::stream::Command;
 use crate::protocol::{Stream, StreamName};
-use crate::store::{Listed, StoreTime, Version};
+use crate::store::{Listed, StoreTime};
 
 pub(super) use turn::start;
 
@@ -154,36 +154,32 @@ impl Round<'_> {
         let mut name = key::name_of(&folder.name);
         let mut unnamed = folder.chunks.clone();
         if folder.has_manifest
-            && let Some((manifest, _)) = self.manifest(&folder.name).await?
+            && let Some((own, base)) = load::manifest_in(self.context(), &folder.name).await?
         {
-            let named = named_by(&manifest);
-            unnamed.retain(|chunk| !named.contains(&(chunk.incarnation, chunk.nonce)));
-            let own = StreamName::new(&manifest.name).map_err(|error| damaged(&folder, error.what))?;
-            if key::folder(&own) != folder.name {
-                return Err(damaged(&folder, format!("it is the manifest of stream {own}")));
+            if let Some(manifest) = &base.manifest {
+                leave_out(&mut unnamed, &manifest.own_chunks().collect());
+                self.manifest(&own, manifest, &folder).await?;
             }
-            self.expire(&own, &manifest, &folder).await?;
-            self.drop_dangling(&own, &manifest, &folder).await?;
-            self.trim(&own, &manifest, &folder).await?;
             name = Some(own);
         }
         unnamed.retain(|chunk| self.is_old(self.now(), chunk.modified));
         if unnamed.is_empty() {
             return Ok(());
         }
+        let cell = match &name {
+            Some(name) => Some(self.engine.cell(name, true).await?),
+            None => None,
+        };
+        let is_heard_of = cell.as_ref().is_some_and(|cell| is_heard_of(&cell.lock()));
+        if !is_heard_of && folder.is_of_a_stream() {
+            return Err(damaged(&folder, "it is missing: there are chunks of its stream".to_owned()));
+        }
+        if let Some(cell) = cell {
+            leave_out(&mut unnamed, &named_by_all(&cell.lock()));
+        }
         let garbage = match name {
-            Some(name) => {
-                let cell = self.engine.cell(&name, true).await?;
-                if !is_heard_of(&cell.lock()) && folder.is_of_a_stream() {
-                    return Err(damaged(&folder, "it is missing: there are chunks of its stream".to_owned()));
-                }
-                let named = named_by_all(&cell.lock());
-                unnamed.retain(|chunk| !named.contains(&(chunk.incarnation, chunk.nonce)));
-                if self.remove { self.fenced(&name, unnamed).await? } else { unnamed }
-            }
-            None if folder.is_of_a_stream() => {
-                return Err(damaged(&folder, "it is missing: there are chunks of its stream".to_owned()));
-            }
+            Some(name) if self.remove => self.fenced(&name, unnamed).await?,
+            Some(_) => unnamed,
             None => self.nameless(&folder, unnamed).await?,
         };
         for Found { key, size, .. } in garbage {
@@ -192,14 +188,20 @@ impl Round<'_> {
         Ok(())
     }
 
-    async fn manifest(&self, folder: &str) -> Result<Option<(Manifest, Version)>, EngineError> {
-        load::manifest_at(self.context(), &key::manifest_in(folder)).await
+    /// What a manifest says that need not be any more.
+    async fn manifest(&self, name: &StreamName, manifest: &Manifest, folder: &Folder) -> Result<(), EngineError> {
+        let Some(facts) = manifest.stream.clone() else { return Ok(()) };
+        let stream = Stream::try_from(facts).map_err(|Damaged(what)| damaged(folder, what))?;
+        self.expire(name, &stream, folder).await?;
+        self.drop_dangling(name, &stream).await?;
+        if stream.retention.age_seconds.is_some() {
+            self.trim(name, manifest).await?;
+        }
+        Ok(())
     }
 
     /// Ends a stream whose time is over: nobody may ever ask for it again. The log has the last word.
-    async fn expire(&self, name: &StreamName, manifest: &Manifest, folder: &Folder) -> Result<(), EngineError> {
-        let Some(facts) = manifest.stream.clone() else { return Ok(()) };
-        let stream = Stream::try_from(facts).map_err(|Damaged(what)| damaged(folder, what))?;
+    async fn expire(&self, name: &StreamName, stream: &Stream, folder: &Folder) -> Result<(), EngineError> {
         if stream.is_alive(self.engine.now()) || stream.is_gone {
             return Ok(());
         }
@@ -217,62 +219,52 @@ impl Round<'_> {
         }
         let bytes = folder.chunks.iter().map(|chunk| chunk.size).sum();
         let garbage = Garbage { key: key::manifest(name), bytes, why: "the stream's time is over" };
-        (self.tell)(&garbage);
-        let mut sum = self.collected.lock().await;
-        (sum.expired, sum.bytes) = (sum.expired + 1, sum.bytes + bytes);
+        self.count(&garbage, |sum| &mut sum.expired).await;
         Ok(())
     }
 
     /// Drops references of forks that did not come to be, or whose end was not heard of. A fork that is about to be
     /// created is refused if its reference is older than half of the grace period.
-    async fn drop_dangling(&self, name: &StreamName, manifest: &Manifest, folder: &Folder) -> Result<(), EngineError> {
-        let Some(facts) = manifest.stream.clone() else { return Ok(()) };
-        let source = Stream::try_from(facts).map_err(|Damaged(what)| damaged(folder, what))?;
+    async fn drop_dangling(&self, name: &StreamName, source: &Stream) -> Result<(), EngineError> {
         for (fork, reference) in source.forks.iter() {
-            let since = StoreTime(reference.since);
-            if self.now().since(since) <= self.context().settings.grace * 2 || self.exists(fork).await? {
+            if !self.is_dangling(self.now(), fork, reference).await? {
                 continue;
             }
             if self.remove {
                 let (number, _) = self.engine.shard(&fork.name);
                 let fence = self.fence(number).await?;
-                if fence.since(since) <= self.context().settings.grace * 2 || self.exists(fork).await? {
+                if !self.is_dangling(fence, fork, reference).await? {
                     continue;
                 }
                 let drop = Command::DropFork { source: source.incarnation, fork: fork.clone() };
                 self.engine.submit(name, drop, None, None).await?;
             }
             let why = "a fork that it is kept for does not exist";
-            (self.tell)(&Garbage { key: key::manifest(name), bytes: 0, why });
-            self.collected.lock().await.references += 1;
+            self.count(&Garbage { key: key::manifest(name), bytes: 0, why }, |sum| &mut sum.references).await;
         }
         Ok(())
+    }
+
+    async fn is_dangling(&self, now: StoreTime, fork: &ForkId, held: &Reference) -> Result<bool, EngineError> {
+        if now.since(StoreTime(held.since)) <= self.context().settings.grace * 2 {
+            return Ok(false);
+        }
+        let there = self.engine.cell(&fork.name, false).await?.lock().stream.clone();
+        Ok(there.is_none_or(|stream| stream.incarnation != fork.incarnation))
     }
 
     /// A stream that nobody writes to is trimmed by nobody else.
-    async fn trim(&self, name: &StreamName, manifest: &Manifest, folder: &Folder) -> Result<(), EngineError> {
-        let Some(facts) = manifest.stream.clone().filter(|facts| facts.retention_age.is_some()) else { return Ok(()) };
-        let stream = Stream::try_from(facts).map_err(|Damaged(what)| damaged(folder, what))?;
-        let now = self.engine.now().min(self.now().0);
-        let horizon = retention::new_horizon(&stream, manifest, now, self.context().page_bytes);
-        let Some(horizon) = horizon else { return Ok(()) };
+    async fn trim(&self, name: &StreamName, manifest: &Manifest) -> Result<(), EngineError> {
+        let Some(trim) = retention::trim(self.context(), manifest) else { return Ok(()) };
+        let past = manifest.chunks.iter().take_while(|chunk| chunk.end() <= trim.horizon);
+        let bytes = past.map(|chunk| chunk.len).sum();
         if self.remove {
-            let trim = Command::Trim { incarnation: stream.incarnation, horizon };
-            self.engine.submit(name, trim, None, None).await?;
+            self.engine.submit(name, Command::Trim(trim), None, None).await?;
             self.engine.reseal(name).await?;
         }
-        let past = manifest.chunks.iter().filter(|chunk| chunk.end() <= horizon);
-        let bytes = past.map(|chunk| chunk.len).sum();
-        (self.tell)(&Garbage { key: key::manifest(name), bytes, why: "its first bytes are older than they are kept" });
-        let mut sum = self.collected.lock().await;
-        (sum.trimmed, sum.bytes) = (sum.trimmed + 1, sum.bytes + bytes);
+        let garbage = Garbage { key: key::manifest(name), bytes, why: "its first bytes are older than they are kept" };
+        self.count(&garbage, |sum| &mut sum.trimmed).await;
         Ok(())
-    }
-
-    async fn exists(&self, fork: &ForkId) -> Result<bool, EngineError> {
-        let cell = self.engine.cell(&fork.name, false).await?;
-        let committed = cell.lock();
-        Ok(committed.stream.as_ref().is_some_and(|stream| stream.incarnation == fork.incarnation))
     }
 
     /// Those of `chunks` that nothing names and nothing will name.
@@ -280,18 +272,16 @@ impl Round<'_> {
         if chunks.is_empty() {
             return Ok(chunks);
         }
-        let (number, shard) = self.engine.shard(name);
+        let (number, _) = self.engine.shard(name);
         let fence = self.fence(number).await?;
         chunks.retain(|chunk| self.is_old(fence, chunk.modified));
-        let refresh = |reply| Message::Refresh { name: name.clone(), reply };
-        let cell = ask(shard, refresh, self.engine.patience()).await??;
-        if !is_heard_of(&cell.lock()) {
+        if !is_heard_of(&self.engine.refresh(name).await?.lock()) {
             return Ok(chunks);
         }
         let base = self.engine.reseal(name).await?;
-        let mut named = base.manifest.as_deref().map(named_by).unwrap_or_default();
-        named.extend(named_by_all(&self.engine.cell(name, true).await?.lock()));
-        chunks.retain(|chunk| !named.contains(&(chunk.incarnation, chunk.nonce)));
+        let mut named = named_by_all(&self.engine.cell(name, true).await?.lock());
+        named.extend(base.manifest.iter().flat_map(|manifest| manifest.own_chunks()));
+        leave_out(&mut chunks, &named);
         Ok(chunks)
     }
 
@@ -307,7 +297,8 @@ impl Round<'_> {
             }
         }
         // One may have been written since.
-        Ok(if self.manifest(&folder.name).await?.is_some() { Vec::new() } else { chunks })
+        let has_manifest = load::manifest_in(self.context(), &folder.name).await?.is_some();
+        Ok(if has_manifest { Vec::new() } else { chunks })
     }
 
     async fn fence(&self, number: u32) -> Result<StoreTime, EngineError> {
@@ -325,11 +316,15 @@ impl Round<'_> {
         if self.remove {
             self.context().store.delete(&garbage.key).await?;
         }
-        (self.tell)(&garbage);
+        self.count(&garbage, count).await;
+        Ok(())
+    }
+
+    async fn count(&self, garbage: &Garbage, count: fn(&mut Collected) -> &mut u64) {
+        (self.tell)(garbage);
         let mut sum = self.collected.lock().await;
         *count(&mut sum) += 1;
         sum.bytes += garbage.bytes;
-        Ok(())
     }
 
     fn now(&self) -> StoreTime {
@@ -351,17 +346,14 @@ fn is_heard_of(committed: &Committed) -> bool {
     has_manifest || committed.stream.is_some() || committed.is_unsealed()
 }
 
-/// Incarnations and nonces of the chunks that a manifest names.
-pub(super) fn named_by(manifest: &Manifest) -> HashSet<(u64, u128)> {
-    let Some(facts) = &manifest.stream else { return HashSet::new() };
-    let own = manifest.chunks.iter().chain(&manifest.kept).filter(|chunk| chunk.foreign.is_none());
-    own.map(|chunk| (facts.incarnation, chunk.nonce)).collect()
+fn leave_out(chunks: &mut Vec<Found>, named: &HashSet<(u64, u128)>) {
+    chunks.retain(|chunk| !named.contains(&chunk.id()));
 }
 
-/// And of all that is known of a stream.
+/// Incarnations and nonces of the chunks in a stream's own folder that its manifest or the log names.
 pub(super) fn named_by_all(committed: &Committed) -> HashSet<(u64, u128)> {
     let manifest = committed.base.as_ref().and_then(|base| base.manifest.as_deref());
-    let mut named = manifest.map(named_by).unwrap_or_default();
+    let mut named: HashSet<(u64, u128)> = manifest.into_iter().flat_map(Manifest::own_chunks).collect();
     if let Some(stream) = &committed.stream {
         let uploaded = committed.runs.iter().filter(|run| run.foreign.is_none()).filter_map(|run| run.nonce);
         named.extend(uploaded.map(|Nonce(nonce)| (stream.incarnation.get(), nonce)));

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use super::super::Damaged;
 use super::super::codec::{Reader, Writer};
+use super::super::{Damaged, following};
 use super::incarnation;
 use crate::protocol::fork::{ForkId, Origin, Requested};
 use crate::protocol::stream::{Forked, Inherited};
@@ -68,7 +68,7 @@ pub(super) fn decode(
     let mut at = 0;
     for _ in 0..count {
         let run = decode_run(input)?;
-        let end = run.start.checked_add(run.len).filter(|end| run.start == at && *end > at && run.len <= run.whole);
+        let end = following(at, run.start, run.len).filter(|_| run.len <= run.whole);
         at = end.ok_or_else(|| Damaged::new("what a fork inherited has gaps"))?;
         inherited.push(run);
     }

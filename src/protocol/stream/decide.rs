@@ -4,10 +4,10 @@ use std::sync::Arc;
 
 use super::super::fork;
 use super::super::producer::{self, Accepted, Verdict};
-use super::super::{Offset, Rejection, Retention};
+use super::super::{ContentType, Offset, Rejection, Retention};
 use super::{
     AddFork, Append, Appended, Branch, Closed, Command, Create, Decision, Effect, Forked, MAX_FORKS, MAX_PRODUCERS,
-    Outcome, Stream, answering, end_of, fold,
+    Outcome, Stream, Trim, answering, end_of, fold,
 };
 use crate::clock::Millis;
 
@@ -16,7 +16,7 @@ pub fn decide(current: Option<&Stream>, command: &Command, now: Millis) -> Resul
     let alive = current.filter(|stream| stream.is_alive(now));
     match command {
         Command::Create(_) if current.is_some_and(|stream| stream.is_kept_for_forks(now)) => {
-            Err(Rejection::Exists { what: "stream, deleted but kept for its forks" })
+            Err(Rejection::KEPT_FOR_FORKS)
         }
         Command::Create(create) => decide_create(alive, create, now),
         Command::Append(append) => decide_append(answering(current, now)?, append),
@@ -24,7 +24,7 @@ pub fn decide(current: Option<&Stream>, command: &Command, now: Millis) -> Resul
             let incarnation = answering(current, now)?.incarnation;
             Ok(Decision { effects: vec![Effect::Deleted { incarnation }], outcome: None })
         }
-        Command::Trim { incarnation, horizon } => {
+        Command::Trim(Trim { incarnation, horizon }) => {
             let trimmed = alive.filter(|stream| {
                 stream.incarnation == *incarnation && stream.horizon < *horizon && *horizon < stream.tail
             });
@@ -51,21 +51,17 @@ pub fn decide(current: Option<&Stream>, command: &Command, now: Millis) -> Resul
 }
 
 fn decide_create(alive: Option<&Stream>, create: &Create, now: Millis) -> Result<Decision, Rejection> {
-    if let (Some(stream), Some(branch)) = (alive, &create.fork) {
-        branch.request.is_met_by(stream)?;
-        return Ok(found_with(stream, create.retention));
-    }
     if let Some(stream) = alive {
-        let difference = [
-            ("content type", stream.content_type != create.content_type),
-            ("lifetime", stream.lifetime != create.lifetime),
-            ("closure status", stream.closed.is_some() != create.closed),
-            ("source", stream.origin.is_some()),
-        ];
-        return match difference.into_iter().find(|(_, differs)| *differs) {
-            Some((what, _)) => Err(Rejection::Exists { what }),
-            None => Ok(found_with(stream, create.retention)),
-        };
+        match &create.fork {
+            Some(branch) => branch.request.is_met_by(stream)?,
+            None => Rejection::of_differences([
+                ("content type", stream.content_type != create.content_type),
+                ("lifetime", stream.lifetime != create.lifetime),
+                ("closure status", stream.closed.is_some() != create.closed),
+                ("source", stream.origin.is_some()),
+            ])?,
+        }
+        return Ok(found_with(stream, create.retention));
     }
     let Create { incarnation, content_type, lifetime, .. } = create.clone();
     let mut effects = vec![match create.fork.as_deref() {
@@ -101,14 +97,8 @@ fn found_with(stream: &Stream, retention: Option<Retention>) -> Decision {
 }
 
 fn decide_add_fork(source: Result<&Stream, Rejection>, add: &AddFork) -> Result<Decision, Rejection> {
-    let source = source.map_err(|rejection| match rejection {
-        Rejection::Gone => Rejection::SourceGone,
-        _ => Rejection::NoSource,
-    })?;
-    if let Some(received) = add.content_type.as_ref().filter(|asked| **asked != source.content_type) {
-        let (expected, received) = (source.content_type.as_str().to_owned(), received.as_str().to_owned());
-        return Err(Rejection::ContentTypeMismatch { expected, received });
-    }
+    let source = source.map_err(Rejection::of_source)?;
+    must_be_of_type(source, add.content_type.as_ref())?;
     if source.horizon > 0 {
         return Err(Rejection::ForkOffset { what: "the first bytes of the stream to fork are not kept any more" });
     }
@@ -138,12 +128,7 @@ fn decide_append(stream: &Stream, append: &Append) -> Result<Decision, Rejection
     if let Some(closed) = &stream.closed {
         return decide_on_closed(stream, closed, append, known);
     }
-    if let Some(received) = append.content_type.as_ref().filter(|_| !append.body.data.is_empty())
-        && *received != stream.content_type
-    {
-        let (expected, received) = (stream.content_type.as_str().to_owned(), received.as_str().to_owned());
-        return Err(Rejection::ContentTypeMismatch { expected, received });
-    }
+    must_be_of_type(stream, append.content_type.as_ref().filter(|_| !append.body.data.is_empty()))?;
     if let Some(producer) = &append.producer {
         if let Verdict::Duplicate(accepted) = producer::judge(known, producer)? {
             let outcome = Some(outcome(stream, false, Some(accepted)));
@@ -159,6 +144,12 @@ fn decide_append(stream: &Stream, append: &Append) -> Result<Decision, Rejection
         return Err(Rejection::SeqRegression { last: last.to_string() });
     }
     Ok(accept(stream, append))
+}
+
+fn must_be_of_type(stream: &Stream, content_type: Option<&ContentType>) -> Result<(), Rejection> {
+    let Some(received) = content_type.filter(|received| **received != stream.content_type) else { return Ok(()) };
+    let (expected, received) = (stream.content_type.as_str().to_owned(), received.as_str().to_owned());
+    Err(Rejection::ContentTypeMismatch { expected, received })
 }
 
 /// A closed stream takes nothing more; a retry of what closed it, and a close without a body, succeed again.
