@@ -56,10 +56,10 @@ impl Engine {
         }
         let id = ForkId { name: name.clone(), incarnation: self.new_incarnation() };
         let prepared_at = self.0.context.store.last_seen();
-        let position = self.reserve(&id, &request, prepared_at).await?;
+        let reserved = self.reserve(&id, &request, prepared_at).await?;
         let made = async {
             let source = self.reseal(&request.source).await?;
-            let (stream, branch) = self.branch(&request, &source, position, prepared_at)?;
+            let (stream, branch) = self.branch(&request, &source, &reserved, prepared_at)?;
             let uploaded = self.upload_if_large(name, id.incarnation, &mut body).await?;
             let create = Create {
                 incarnation: id.incarnation,
@@ -86,8 +86,8 @@ impl Engine {
         self.stat(name).await.map_err(of_source)
     }
 
-    /// Step 1. Returns where the fork branches off.
-    async fn reserve(&self, id: &ForkId, request: &ForkRequest, since: StoreTime) -> Result<u64, EngineError> {
+    /// Step 1. Returns what the source was like then; its tail is where the fork branches off.
+    async fn reserve(&self, id: &ForkId, request: &ForkRequest, since: StoreTime) -> Result<Outcome, EngineError> {
         let beyond = self.beyond(request).await?;
         let add = AddFork {
             fork: id.clone(),
@@ -97,7 +97,7 @@ impl Engine {
             since: since.0,
         };
         let added = self.submit(&request.source, Command::AddFork(add), None, None).await;
-        Ok(needs_outcome(added?)?.tail.position)
+        needs_outcome(added?)
     }
 
     /// Nothing came of a fork whose reference is in the source's log. If this does not get there, the collector will.
@@ -130,10 +130,11 @@ impl Engine {
         &self,
         request: &ForkRequest,
         source: &Base,
-        position: u64,
+        reserved: &Outcome,
         prepared_at: StoreTime,
     ) -> Result<(Stream, Branch), EngineError> {
         let (stream, manifest) = sealed(&request.source, source)?;
+        let (position, horizon) = (reserved.tail.position, reserved.horizon);
         let origin = Origin {
             source: ForkId { name: request.source.clone(), incarnation: stream.incarnation },
             requested: request.requested,
@@ -141,11 +142,14 @@ impl Engine {
         };
         let clip = Clip { owner: origin.source.clone(), position, page_bytes: self.0.context.page_bytes };
         let damaged = |error: Damaged| EngineError::Damaged { key: key::manifest(&request.source), what: error.0 };
-        // Some may have been let go since the reference was taken: those are kept for it.
-        let inherited = clip.chunks(manifest.named()).map_err(damaged)?;
+        // Some may have been let go since the reference was taken: those are kept for it. What is kept for others may end
+        // long before.
+        let wanted = manifest.named().filter(|chunk| chunk.end() > horizon);
+        let inherited = clip.chunks(wanted).map_err(damaged)?;
         let rest = manifest.inline.as_ref().map(|inline| clip.inline(inline)).unwrap_or_default();
-        let ends = inherited.iter().try_fold(0, |at, run| (run.start == at).then_some(at + run.len));
-        if ends.map(|end| end + rest.data.len()) != Some(position) {
+        let start = inherited.first().map_or(horizon, |run| run.start);
+        let end = inherited.iter().try_fold(start, |at, run| (run.start == at).then_some(at + run.len));
+        if start > horizon || end.map(|end| end + rest.data.len()) != Some(position) {
             return Err(no_answer());
         }
         let branch = Branch {
@@ -153,6 +157,7 @@ impl Engine {
             origin: Arc::new(origin),
             inherited: inherited.into(),
             rest,
+            horizon,
             prepared_at: prepared_at.0,
         };
         Ok((stream, branch))

@@ -239,14 +239,14 @@ async fn a_fork_that_was_prepared_long_ago_does_not_come_to_be() {
     source(&world, &parent).await;
     let id = ForkId { name: child.clone(), incarnation: world.engine.new_incarnation() };
     let prepared_at = world.store.last_seen();
-    let position =
+    let reserved =
         world.engine.reserve(&id, &at_tail(&parent), world.store.last_seen()).await.unwrap_or_else(|e| panic!("{e}"));
     for (pause, is_taken) in [(31, false), (0, true)] {
         seconds(pause).await;
         let base = world.engine.reseal(&parent).await.unwrap_or_else(|e| panic!("{e}"));
         let prepared_at = if is_taken { world.store.last_seen() } else { prepared_at };
         let (stream, branch) =
-            world.engine.branch(&at_tail(&parent), &base, position, prepared_at).unwrap_or_else(|e| panic!("{e}"));
+            world.engine.branch(&at_tail(&parent), &base, &reserved, prepared_at).unwrap_or_else(|e| panic!("{e}"));
         let create = Create {
             incarnation: id.incarnation,
             content_type: stream.content_type,

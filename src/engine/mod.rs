@@ -229,11 +229,11 @@ impl Engine {
             let parts = {
                 let committed = cell.lock();
                 let current = committed.stream.as_ref().ok_or(Rejection::NotFound)?;
-                if page.start < current.horizon {
-                    return Err(Rejection::Trimmed { earliest: current.offset_at(current.horizon) }.into());
-                }
                 if current.incarnation != owner.incarnation {
                     return Err(Rejection::Replaced { current: current.incarnation }.into());
+                }
+                if page.start < current.horizon {
+                    return Err(Rejection::Trimmed { earliest: current.offset_at(current.horizon) }.into());
                 }
                 read::parts(&committed, &range)
             };

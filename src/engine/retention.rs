@@ -4,8 +4,8 @@ use super::context::Context;
 use crate::clock::Millis;
 use crate::layout::facts::Facts;
 use crate::layout::manifest::{ChunkRef, Manifest};
-use crate::protocol::Incarnation;
 use crate::protocol::stream::Trim;
+use crate::protocol::{Incarnation, Retention};
 
 /// What is to be said in the log, if it is worth it, so that the stream lets go of what it need not keep.
 pub(super) fn trim(context: &Context, manifest: &Manifest) -> Option<Trim> {
@@ -13,7 +13,8 @@ pub(super) fn trim(context: &Context, manifest: &Manifest) -> Option<Trim> {
     // Not by this machine's clock alone, which may be ahead.
     let now = context.clock.now().min(context.store.last_seen().0);
     let horizon = new_horizon(facts, manifest, now, context.page_bytes)?;
-    Some(Trim { incarnation: Incarnation::new(facts.incarnation)?, horizon })
+    let retention = Retention { bytes: facts.retention_bytes, age_seconds: facts.retention_age };
+    Some(Trim { incarnation: Incarnation::new(facts.incarnation)?, horizon, retention })
 }
 
 /// Where the stream is to start from now on, if it is worth a write: a page end before which at least one chunk lies whole.

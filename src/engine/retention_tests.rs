@@ -5,7 +5,7 @@ use crate::clock::{Clock, Ids};
 use crate::engine::testing::{World, body, name, seconds, settings, text};
 use crate::engine::{Engine, EngineError};
 use crate::protocol::fork::{ForkRequest, Requested};
-use crate::protocol::stream::Create;
+use crate::protocol::stream::{Command, Create, Outcome, Trim};
 use crate::protocol::{Incarnation, Lifetime, Offset, ReadFrom, Rejection, Retention, StreamName};
 use crate::settings::EngineSettings;
 use crate::store::Store;
@@ -46,6 +46,19 @@ impl World {
             }
             from = ReadFrom::At(page.stream.offset_at(page.end));
         }
+    }
+
+    async fn fork_off(
+        &self,
+        source: &StreamName,
+        name: &StreamName,
+        offset: Option<Offset>,
+    ) -> Result<Outcome, EngineError> {
+        let (content_type, lifetime, retention) = (None, None, None);
+        let (source, requested) = (source.clone(), Requested { offset, sub_offset: 0 });
+        let request = ForkRequest { source, requested, content_type, lifetime, closed: false, retention };
+        let admission = self.engine.admit(1).unwrap_or_else(|e| panic!("{e}"));
+        self.engine.fork(name, request, body(""), admission).await
     }
 
     async fn horizon(&self, name: &StreamName) -> u64 {
@@ -128,16 +141,7 @@ async fn a_fork_keeps_what_it_needs_of_a_source_that_lets_it_go() {
     let (stream, child) = (name("s"), name("child"));
     world.create_with(&stream, Some(Retention { bytes: Some(100), age_seconds: None })).await;
     world.fill(&stream, 0..3).await;
-    let request = ForkRequest {
-        source: stream.clone(),
-        requested: Requested::default(),
-        content_type: None,
-        lifetime: None,
-        closed: false,
-        retention: None,
-    };
-    let admission = world.engine.admit(1).unwrap_or_else(|e| panic!("{e}"));
-    let forked = world.engine.fork(&child, request, body(""), admission).await;
+    let forked = world.fork_off(&stream, &child, None).await;
     assert!(forked.is_ok(), "{forked:?}");
     world.fill(&stream, 3..20).await;
     seconds(70).await;
@@ -159,24 +163,54 @@ async fn a_fork_keeps_what_it_needs_of_a_source_that_lets_it_go() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_stream_whose_first_bytes_are_gone_is_not_forked() {
-    // Its fork could not be read from the log again, and with it nothing that came after.
+async fn a_fork_of_a_stream_whose_first_bytes_are_gone_starts_where_that_one_does() {
     let world = World::with(small()).await;
-    let (stream, child) = (name("s"), name("child"));
+    let stream = name("s");
     world.create_with(&stream, Some(Retention { bytes: Some(100), age_seconds: None })).await;
     world.fill(&stream, 0..20).await;
-    assert!(world.horizon(&stream).await > 0);
-    let offset = world.engine.stat(&stream).await.map(|stream| stream.offset_at(stream.horizon)).ok();
-    for offset in [None, offset] {
-        let requested = Requested { offset, sub_offset: 0 };
-        let (content_type, lifetime, retention) = (None, None, None);
-        let request =
-            ForkRequest { source: stream.clone(), requested, content_type, lifetime, closed: false, retention };
-        let admission = world.engine.admit(1).unwrap_or_else(|e| panic!("{e}"));
-        let refused = world.engine.fork(&child, request, body(""), admission).await;
-        assert!(matches!(refused, Err(EngineError::Rejected(Rejection::ForkOffset { .. }))), "{refused:?}");
+    let there = world.engine.stat(&stream).await.unwrap_or_else(|e| panic!("{e}"));
+    let horizon = there.horizon;
+    assert!(horizon > 0);
+    let too_early = world.fork_off(&stream, &name("early"), Some(there.offset_at(horizon - 1))).await;
+    assert!(matches!(too_early, Err(EngineError::Rejected(Rejection::ForkOffset { .. }))), "{too_early:?}");
+    let ends = [horizon, horizon + 32, there.tail];
+    for end in ends {
+        let child = name(&format!("child/{end}"));
+        let forked = world.fork_off(&stream, &child, Some(there.offset_at(end))).await;
+        assert_eq!(forked.map(|outcome| (outcome.tail.position, outcome.horizon)).ok(), Some((end, horizon)));
+        let grandchild = name(&format!("grandchild/{end}"));
+        assert!(world.fork_off(&child, &grandchild, None).await.is_ok(), "a fork of {end}");
     }
-    assert!(world.cold(small()).await.read(&stream, ReadFrom::Start).await.is_ok());
+    // The source lets go of all that they have.
+    world.fill(&stream, 20..40).await;
+    seconds(70).await;
+    assert!(world.horizon(&stream).await > there.tail);
+    world.engine.collect(true, &|_| {}).await.unwrap_or_else(|e| panic!("{e}"));
+    for (end, kind) in ends.iter().flat_map(|end| ["child", "grandchild"].map(|kind| (*end, kind))) {
+        let child = name(&format!("{kind}/{end}"));
+        world.append(&child, "own;").await;
+        let bytes = format!("{}own;", expected(horizon as u32 / 32..end as u32 / 32));
+        for engine in [&world, &world.cold(small()).await] {
+            assert_eq!(engine.read(&child, ReadFrom::Start).await.ok(), Some((horizon, bytes.clone())), "{child}");
+        }
+    }
+    world.is_healthy().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_earlier_limit_lets_go_of_is_kept_if_the_limit_was_changed_meanwhile() {
+    let world = World::with(small()).await;
+    let stream = name("s");
+    world.create_with(&stream, None).await;
+    world.fill(&stream, 0..20).await;
+    let incarnation = world.engine.stat(&stream).await.map(|stream| stream.incarnation);
+    let incarnation = incarnation.unwrap_or_else(|e| panic!("{e}"));
+    for (retention, horizon) in [(Some(100), 0), (None, 64)] {
+        let retention = Retention { bytes: retention, age_seconds: None };
+        let trim = Command::Trim(Trim { incarnation, horizon: 64, retention });
+        world.engine.submit(&stream, trim, None, None).await.map(drop).unwrap_or_else(|_| panic!("not trimmed"));
+        assert_eq!(world.horizon(&stream).await, horizon);
+    }
 }
 
 #[tokio::test(start_paused = true)]

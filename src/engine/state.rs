@@ -250,8 +250,10 @@ impl Committed {
         }
         self.base = Some(base);
         // Else bytes between the two are lost, and what would be sealed next would say so for good.
-        let (sealed, start) = (self.own_manifest().map_or(0, |manifest| manifest.end()), self.unsealed_start());
-        if self.stream.is_some() && sealed != start {
+        let (sealed, start) = (self.own_manifest().map(|manifest| manifest.end()), self.unsealed_start());
+        let horizon = self.stream.as_ref().map_or(0, |stream| stream.horizon);
+        if self.stream.is_some() && sealed.map_or(start > horizon, |sealed| sealed != start) {
+            let sealed = sealed.unwrap_or(horizon);
             // What the log says stays known: the next who asks must meet the same contradiction.
             (self.known, self.base) = (true, None);
             return Err(Damaged::new(format!("it has bytes up to {sealed}, and the log goes on at {start}")));

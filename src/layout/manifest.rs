@@ -48,8 +48,10 @@ impl Manifest {
 
     /// Where its bytes end.
     pub fn end(&self) -> u64 {
-        let chunks = self.chunks.last().map_or(0, ChunkRef::end);
-        self.inline.as_ref().map_or(chunks, Inline::end)
+        let chunks = self.chunks.last().map(ChunkRef::end);
+        // A fork may have begun with nothing at its source's horizon.
+        let nothing = || self.stream.as_ref().map_or(0, |facts| facts.horizon);
+        self.inline.as_ref().map(Inline::end).or(chunks).unwrap_or_else(nothing)
     }
 }
 
@@ -61,7 +63,7 @@ impl Document for Manifest {
     fn check(&self) -> Result<(), Damaged> {
         StreamName::new(&self.name).map_err(|error| Damaged::new(error.what))?;
         let horizon = self.stream.as_ref().map_or(0, |facts| facts.horizon);
-        let first = self.chunks.first().map_or(0, |chunk| chunk.start);
+        let first = self.chunks.first().map_or(horizon, |chunk| chunk.start);
         if first > horizon {
             return Err(Damaged::new(format!("it has bytes from {first} on of a stream that starts at {horizon}")));
         }

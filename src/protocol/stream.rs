@@ -123,6 +123,8 @@ pub enum Command {
 pub struct Trim {
     pub incarnation: Incarnation,
     pub horizon: u64,
+    /// What this follows from. By now the stream may have another one.
+    pub retention: Retention,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -159,6 +161,8 @@ pub struct Branch {
     pub inherited: Arc<[Inherited]>,
     /// What follows the inherited chunks up to where the fork branches off.
     pub rest: Body,
+    /// Where the source started when it was asked, or where the fork branches off if that is before.
+    pub horizon: u64,
     /// When the source was asked, by the store's clock: long after that it may have forgotten it.
     pub prepared_at: Millis,
 }
@@ -271,7 +275,27 @@ pub struct Forked {
     pub content_type: ContentType,
     pub lifetime: Lifetime,
     pub origin: Arc<Origin>,
+    /// Bytes before this position were not kept any more. The inherited chunks may have some of them.
+    pub horizon: u64,
     pub inherited: Arc<[Inherited]>,
+}
+
+impl Forked {
+    /// Where the inherited chunks end. What else there is before the fork branches off is appended then.
+    pub fn tail(&self) -> u64 {
+        self.inherited.last().map_or(self.horizon, |last| last.start + last.len)
+    }
+
+    /// What of it can't be.
+    pub fn check(&self) -> Result<(), &'static str> {
+        self.origin.check()?;
+        let start = self.inherited.first().map_or(self.horizon, |run| run.start);
+        if [start, self.horizon, self.tail(), self.origin.position()].is_sorted() {
+            Ok(())
+        } else {
+            Err("a fork inherited what is not between the source's start and where it branches off")
+        }
+    }
 }
 
 /// Bytes were appended, or the stream was closed, or both.
@@ -295,6 +319,8 @@ pub struct Outcome {
     /// The stream's content type and lifetime (responses to PUT repeat them).
     pub content_type: ContentType,
     pub lifetime: Lifetime,
+    /// Bytes before this position are not kept any more.
+    pub horizon: u64,
     /// For a create: the stream was made now. For an append: the bytes are new, not a duplicate's.
     pub fresh: bool,
     /// The producer's epoch and highest accepted sequence number.
@@ -307,22 +333,17 @@ pub struct Decision {
     pub outcome: Option<Outcome>,
 }
 
-/// Where inherited chunks end.
-fn end_of(inherited: &[Inherited]) -> u64 {
-    inherited.last().map_or(0, |last| last.start + last.len)
-}
-
 /// The stream after `effect`, which happened at `at`. An effect on an incarnation that is not there changes nothing.
 pub fn fold(stream: Option<Stream>, effect: &Effect, at: Millis) -> Option<Stream> {
     match effect {
         Effect::Created { incarnation, content_type, lifetime } => {
             Some(Stream::new(*incarnation, content_type.clone(), *lifetime, at))
         }
-        Effect::Forked(Forked { incarnation, content_type, lifetime, origin, inherited }) => Some(Stream {
-            tail: end_of(inherited),
-            origin: Some(Arc::clone(origin)),
-            horizon: inherited.first().map_or(0, |first| first.start),
-            ..Stream::new(*incarnation, content_type.clone(), *lifetime, at)
+        Effect::Forked(forked) => Some(Stream {
+            tail: forked.tail(),
+            origin: Some(Arc::clone(&forked.origin)),
+            horizon: forked.horizon,
+            ..Stream::new(forked.incarnation, forked.content_type.clone(), forked.lifetime, at)
         }),
         Effect::Appended(appended) => {
             let mut stream = stream?;

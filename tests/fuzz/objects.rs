@@ -70,9 +70,9 @@ fn forked() -> impl Strategy<Value = Effect> + Clone {
     let run = (fork_id(), 1u64..200, 0u64..200, 0u64..1 << 45, any::<u128>());
     let offset = of((POSITIONS, incarnation()).prop_map(|(position, incarnation)| Offset { position, incarnation }));
     let origin = (fork_id(), offset, any::<u64>(), vec(incarnation(), 1..4));
-    (incarnation(), content_type(), vec(run, 0..4), origin, 0u64..100).prop_map(
-        |(incarnation, content_type, runs, (source, offset, sub_offset, owners), rest)| {
-            let mut at = 0;
+    (incarnation(), content_type(), vec(run, 0..4), origin, (0u64..100, 0u64..300, 0u64..300)).prop_map(
+        |(incarnation, content_type, runs, (source, offset, sub_offset, owners), (rest, start, before))| {
+            let mut at = start;
             let inherited = runs.into_iter().map(|(owner, len, more, written, nonce)| {
                 let ends: Vec<u32> = (1..=len as u32).collect();
                 let page_ends = page::ends_in(at, &ends, PAGE);
@@ -89,6 +89,7 @@ fn forked() -> impl Strategy<Value = Effect> + Clone {
                 content_type,
                 lifetime: Lifetime::Forever,
                 origin: Arc::new(origin),
+                horizon: at.min(start + before),
                 inherited: inherited.into(),
             })
         },

@@ -26,6 +26,7 @@ pub(super) fn decode_id(input: &mut Reader) -> Result<ForkId, Damaged> {
 pub(super) fn encode(out: &mut Writer, forked: &Forked) {
     let Origin { source, requested, lineage } = &*forked.origin;
     encode_id(out, source);
+    out.varint(forked.horizon);
     out.u8(u8::from(requested.offset.is_some()));
     if let Some(Offset { position, incarnation }) = requested.offset {
         out.varint(position);
@@ -53,7 +54,7 @@ pub(super) fn decode(
     (incarnation, content_type, lifetime): (Incarnation, ContentType, Lifetime),
     input: &mut Reader,
 ) -> Result<Forked, Damaged> {
-    let source = decode_id(input)?;
+    let (source, horizon) = (decode_id(input)?, input.varint()?);
     let offset = if input.flag()? { Some(decode_offset(input)?) } else { None };
     let requested = Requested { offset, sub_offset: input.varint()? };
     let count = input.count(2)?;
@@ -61,21 +62,19 @@ pub(super) fn decode(
     for _ in 0..count {
         lineage.push((input.varint()?, super::incarnation(input)?));
     }
-    let origin = Origin { source, requested, lineage };
-    origin.check().map_err(Damaged::new)?;
+    let origin = Arc::new(Origin { source, requested, lineage });
     let count = input.count(SHORTEST_RUN)?;
-    let mut inherited = Vec::with_capacity(count);
-    let mut at = 0;
+    let mut inherited: Vec<Inherited> = Vec::with_capacity(count);
     for _ in 0..count {
         let run = decode_run(input)?;
-        let end = following(at, run.start, run.len).filter(|_| run.len <= run.whole);
-        at = end.ok_or_else(|| Damaged::new("what a fork inherited has gaps"))?;
+        let at = inherited.last().map_or(run.start, |last| last.start + last.len);
+        let end = following(at, run.start, run.len).filter(|end| run.len <= run.whole && *end < offset::LIMIT);
+        end.ok_or_else(|| Damaged::new("what a fork inherited has gaps"))?;
         inherited.push(run);
     }
-    if at > origin.position() || at >= offset::LIMIT {
-        return Err(Damaged::new("a fork inherited more than there is before it branches off"));
-    }
-    Ok(Forked { incarnation, content_type, lifetime, origin: Arc::new(origin), inherited: inherited.into() })
+    let forked = Forked { incarnation, content_type, lifetime, origin, horizon, inherited: inherited.into() };
+    forked.check().map_err(Damaged::new)?;
+    Ok(forked)
 }
 
 fn decode_offset(input: &mut Reader) -> Result<Offset, Damaged> {

@@ -7,7 +7,7 @@ use super::super::producer::{self, Accepted, Verdict};
 use super::super::{ContentType, Offset, Rejection, Retention};
 use super::{
     AddFork, Append, Appended, Branch, Closed, Command, Create, Decision, Effect, Forked, MAX_FORKS, MAX_PRODUCERS,
-    Outcome, Stream, Trim, answering, end_of, fold,
+    Outcome, Stream, Trim, answering, fold,
 };
 use crate::clock::Millis;
 
@@ -24,9 +24,10 @@ pub fn decide(current: Option<&Stream>, command: &Command, now: Millis) -> Resul
             let incarnation = answering(current, now)?.incarnation;
             Ok(Decision { effects: vec![Effect::Deleted { incarnation }], outcome: None })
         }
-        Command::Trim(Trim { incarnation, horizon }) => {
+        Command::Trim(Trim { incarnation, horizon, retention }) => {
             let trimmed = alive.filter(|stream| {
-                stream.incarnation == *incarnation && stream.horizon < *horizon && *horizon < stream.tail
+                let is_meant = stream.incarnation == *incarnation && stream.retention == *retention;
+                is_meant && stream.horizon < *horizon && *horizon < stream.tail
             });
             let effects = trimmed.map(|_| Effect::Trimmed { incarnation: *incarnation, horizon: *horizon });
             Ok(Decision { effects: effects.into_iter().collect(), outcome: None })
@@ -64,16 +65,18 @@ fn decide_create(alive: Option<&Stream>, create: &Create, now: Millis) -> Result
         return Ok(found_with(stream, create.retention));
     }
     let Create { incarnation, content_type, lifetime, .. } = create.clone();
-    let mut effects = vec![match create.fork.as_deref() {
-        None => Effect::Created { incarnation, content_type, lifetime },
-        Some(Branch { origin, inherited, .. }) => {
-            let (origin, inherited) = (Arc::clone(origin), Arc::clone(inherited));
-            Effect::Forked(Forked { incarnation, content_type, lifetime, origin, inherited })
+    let (mut effects, mut start) = (Vec::new(), 0);
+    match create.fork.as_deref() {
+        None => effects.push(Effect::Created { incarnation, content_type, lifetime }),
+        Some(Branch { origin, inherited, horizon, .. }) => {
+            let (origin, inherited, horizon) = (Arc::clone(origin), Arc::clone(inherited), *horizon);
+            let forked = Forked { incarnation, content_type, lifetime, origin, horizon, inherited };
+            start = forked.tail();
+            effects.push(Effect::Forked(forked));
         }
-    }];
+    }
     let retention = create.retention.filter(|retention| *retention != Retention::default());
     effects.extend(retention.map(|retention| Effect::RetentionSet { incarnation, retention }));
-    let mut start = create.fork.as_ref().map_or(0, |branch| end_of(&branch.inherited));
     let rest = create.fork.as_ref().map(|branch| (&branch.rest, false));
     for (body, close) in rest.into_iter().chain([(&create.body, create.closed)]) {
         if close || !body.data.is_empty() {
@@ -99,9 +102,6 @@ fn found_with(stream: &Stream, retention: Option<Retention>) -> Decision {
 fn decide_add_fork(source: Result<&Stream, Rejection>, add: &AddFork) -> Result<Decision, Rejection> {
     let source = source.map_err(Rejection::of_source)?;
     must_be_of_type(source, add.content_type.as_ref())?;
-    if source.horizon > 0 {
-        return Err(Rejection::ForkOffset { what: "the first bytes of the stream to fork are not kept any more" });
-    }
     if source.forks.len() >= MAX_FORKS && !source.forks.contains_key(&add.fork) {
         return Err(Rejection::TooMany { what: "the stream has as many forks as it may have" });
     }
@@ -198,6 +198,7 @@ fn outcome(stream: &Stream, fresh: bool, producer: Option<Accepted>) -> Outcome 
         closed: stream.closed.is_some(),
         content_type: stream.content_type.clone(),
         lifetime: stream.lifetime,
+        horizon: stream.horizon,
         fresh,
         producer,
     }
