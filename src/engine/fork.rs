@@ -21,15 +21,15 @@ use super::context::Context;
 use super::error::{no_answer, stopping};
 use super::handle::Message;
 use super::read;
-use super::state::Base;
-use super::submit::{came_to_nothing, needs_outcome};
+use super::state::{Base, Committed};
+use super::submit::{Refusal, came_to_nothing, needs_outcome};
 use super::{Admission, Engine, EngineError};
 use crate::layout::checkpoint::Release;
 use crate::layout::manifest::{ChunkRef, Inline, Manifest};
 use crate::layout::{Damaged, chunk, facts, key};
 use crate::protocol::fork::{self, ForkId, ForkRequest, Origin};
-use crate::protocol::stream::{self, AddFork, Body, Branch, Command, Create, Data, Inherited, Outcome};
-use crate::protocol::{Rejection, Stream, StreamName, page};
+use crate::protocol::stream::{AddFork, Body, Branch, Command, Create, Data, Inherited, Outcome};
+use crate::protocol::{Incarnation, Rejection, Stream, StreamName, page};
 use crate::store::StoreTime;
 
 /// Attempts to seal a stream that is being sealed, and the pause between them.
@@ -45,14 +45,9 @@ impl Engine {
         mut body: Body,
         admission: Admission,
     ) -> Result<Outcome, EngineError> {
-        match self.stat(name).await {
-            Ok(there) => {
-                request.is_met_by(&there)?;
-                return Ok(stream::found(&there));
-            }
-            Err(EngineError::Rejected(Rejection::NotFound)) => {}
-            Err(EngineError::Rejected(Rejection::Gone)) => return Err(Rejection::KEPT_FOR_FORKS.into()),
-            Err(error) => return Err(error),
+        match self.submit(name, Command::FindFork(request.clone()), None, None).await {
+            Err(Refusal::Error(EngineError::Rejected(Rejection::NotFound))) => {}
+            found => return needs_outcome(found?),
         }
         let id = ForkId { name: name.clone(), incarnation: self.new_incarnation() };
         let prepared_at = self.0.context.store.last_seen();
@@ -96,8 +91,11 @@ impl Engine {
             content_type: request.content_type.clone(),
             since: since.0,
         };
-        let added = self.submit(&request.source, Command::AddFork(add), None, None).await;
-        needs_outcome(added?)
+        match self.submit(&request.source, Command::AddFork(add), None, None).await {
+            // It has changed since its messages were counted.
+            Err(Refusal::Error(EngineError::Rejected(Rejection::Replaced { .. }))) => Err(no_answer()),
+            added => needs_outcome(added?),
+        }
     }
 
     /// Nothing came of a fork whose reference is in the source's log. If this does not get there, the collector will.
@@ -163,26 +161,33 @@ impl Engine {
         Ok((stream, branch))
     }
 
-    /// How many bytes `Stream-Fork-Sub-Offset` is past `Stream-Fork-Offset`.
-    async fn beyond(&self, request: &ForkRequest) -> Result<u64, EngineError> {
+    /// How many bytes `Stream-Fork-Sub-Offset` is past `Stream-Fork-Offset`, and in which stream.
+    async fn beyond(&self, request: &ForkRequest) -> Result<Option<(u64, Incarnation)>, EngineError> {
         let sub_offset = request.requested.sub_offset;
         if sub_offset == 0 {
-            return Ok(0);
+            return Ok(None);
         }
         let too_far = || Rejection::ForkOffset { what: "Stream-Fork-Sub-Offset is past the next message" };
         let offset = request.requested.offset.ok_or_else(too_far)?;
-        let source = self.source(&request.source).await?;
-        let start = fork::position(&source, Some(offset))?;
+        let begin = |committed: &Committed| {
+            let source = self.alive(committed)?;
+            let start = fork::position(&source, Some(offset))?;
+            Ok((source, start))
+        };
+        let (source, start) = self.look(&request.source, begin).await.map_err(of_source)?;
         let base = self.reseal(&request.source).await?;
         let (sealed, manifest) = sealed(&request.source, &base)?;
+        if sealed.incarnation != source.incarnation {
+            return Err(no_answer());
+        }
         let is_json = source.content_type.is_json();
         let wanted = if is_json { usize::try_from(sub_offset).unwrap_or(usize::MAX) } else { 1 };
         let owner = ForkId { name: request.source.clone(), incarnation: sealed.incarnation };
         let ends = self.ends_after(&owner, &manifest, start, wanted).await?;
         let last = ends.last().copied().filter(|_| ends.len() == wanted).ok_or_else(too_far)?;
         match is_json {
-            true => Ok(last - start),
-            false if start.saturating_add(sub_offset) <= last => Ok(sub_offset),
+            true => Ok(Some((last - start, sealed.incarnation))),
+            false if start.saturating_add(sub_offset) <= last => Ok(Some((sub_offset, sealed.incarnation))),
             false => Err(too_far().into()),
         }
     }

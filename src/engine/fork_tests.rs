@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::*;
 use crate::engine::testing::{World, body, name, seconds, settings};
 use crate::protocol::fork::Requested;
-use crate::protocol::{Lifetime, Offset, ReadFrom};
+use crate::protocol::{Lifetime, Offset, ReadFrom, Retention};
 use crate::settings::EngineSettings;
 use crate::store::Store;
 
@@ -277,4 +277,59 @@ async fn asked_again_it_is_the_same_fork_though_its_source_went_on() {
     assert!(matches!(refused, Err(EngineError::Rejected(Rejection::NoSource))), "{refused:?}");
     assert_eq!(world.engine.stat(&parent).await.map(|stream| stream.forks.len()).ok(), Some(1));
     tokio::time::sleep(Duration::from_secs(1)).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_is_behind_judges_a_fork_by_what_there_is_now() {
+    let world = World::new().await;
+    let (parent, child) = (name("parent"), name("child"));
+    source(&world, &parent).await;
+    world.create(&child, Lifetime::Forever).await;
+    let other = world.cold(settings()).await;
+    let before = other.offset_after(&parent).await;
+    assert!(other.engine.stat(&child).await.is_ok());
+    world.delete(&child).await;
+    world.append(&parent, "later;").await;
+    let after = world.offset_after(&parent).await;
+    assert!(other.forked(&child, at(&parent, after, 0)).await.fresh, "it was deleted");
+    world.append(&parent, "latest;").await;
+    let within = other.forked(&name("within"), at(&parent, after, 3)).await;
+    assert_eq!(within.tail.position, before.position + "later;lat".len() as u64);
+}
+
+#[tokio::test(start_paused = true)]
+async fn asked_again_with_another_retention_a_fork_has_that() {
+    let world = World::new().await;
+    let (parent, child) = (name("parent"), name("child"));
+    source(&world, &parent).await;
+    let with = |bytes| {
+        let retention = Retention { bytes: Some(bytes), age_seconds: None };
+        ForkRequest { retention: Some(retention), ..at_tail(&parent) }
+    };
+    for bytes in [10, 20] {
+        assert_eq!(world.forked(&child, with(bytes)).await.fresh, bytes == 10);
+        assert_eq!(world.engine.stat(&child).await.map(|stream| stream.retention.bytes).ok(), Some(Some(bytes)));
+    }
+}
+
+#[test]
+fn a_place_within_a_message_is_none_of_a_stream_that_came_after() {
+    let stream = |number| {
+        let incarnation = Incarnation::new(number).unwrap_or(Incarnation::ANY);
+        let stream = Stream::new(incarnation, crate::engine::testing::text(), Lifetime::Forever, 0);
+        Stream { tail: 100, ..stream }
+    };
+    let add = |of: &Stream| {
+        Command::AddFork(AddFork {
+            fork: ForkId { name: name("child"), incarnation: stream(9).incarnation },
+            offset: Some(Offset { position: 10, incarnation: Incarnation::ANY }),
+            beyond: Some((5, of.incarnation)),
+            content_type: None,
+            since: 0,
+        })
+    };
+    let decide = |of| crate::protocol::stream::decide(Some(&stream(1)), &add(&of), 0);
+    let position = |decision: crate::protocol::stream::Decision| decision.outcome.map(|outcome| outcome.tail.position);
+    assert_eq!(decide(stream(1)).map(position), Ok(Some(15)));
+    assert!(matches!(decide(stream(2)), Err(Rejection::Replaced { .. })));
 }

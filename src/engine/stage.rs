@@ -77,6 +77,7 @@ pub(super) fn weight(command: &Command) -> u64 {
         Command::Delete
         | Command::Touch
         | Command::Expire
+        | Command::FindFork(_)
         | Command::AddFork(_)
         | Command::DropFork { .. }
         | Command::Trim(_) => 0,

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-pub use self::decide::{decide, found};
+pub use self::decide::decide;
 use super::fork::{ForkId, ForkRequest, Origin, Reference};
 use super::producer::{Accepted, Producer};
 use super::{ContentType, Incarnation, Lifetime, Offset, Rejection, Retention};
@@ -109,6 +109,8 @@ pub enum Command {
     Expire,
     /// Let go of what is before a position.
     Trim(Trim),
+    /// Find the stream to be the fork that is asked for, if there is one. Changes nothing but its retention.
+    FindFork(ForkRequest),
     /// Note that there is about to be a fork of it.
     AddFork(AddFork),
     /// Note that a fork of it is no more.
@@ -132,8 +134,8 @@ pub struct AddFork {
     pub fork: ForkId,
     /// Where it is to branch off; absent: at the tail.
     pub offset: Option<Offset>,
-    /// How far past that.
-    pub beyond: u64,
+    /// How far past that, if it is the stream that was looked at for it.
+    pub beyond: Option<(u64, Incarnation)>,
     pub content_type: Option<ContentType>,
     /// When it was prepared, by the store's clock.
     pub since: Millis,

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use headwater::layout::checkpoint::{Checkpoint, Nonce};
 use headwater::layout::manifest::Manifest;
 use headwater::layout::{document, entry, key};
-use headwater::protocol::stream::{Data, Effect};
+use headwater::protocol::stream::{Appended, Body, Data, Effect};
 use headwater::protocol::{Incarnation, StreamName};
 use headwater::store::Store;
 
@@ -61,21 +61,25 @@ pub async fn account(bucket: &Bucket, shards: u32) -> Account {
     for key in keys.iter().filter(|key| key.ends_with("/manifest")) {
         let manifest: Manifest = read(bucket, key).await;
         let incarnation = manifest.stream.as_ref().map_or(0, |facts| facts.incarnation);
-        manifest.chunks.iter().for_each(|chunk| named.chunk(&manifest.name, incarnation, chunk.nonce));
+        for chunk in manifest.named() {
+            let own = (manifest.name.as_str(), incarnation);
+            let (name, of) = chunk.foreign.as_ref().map_or(own, |foreign| (&foreign.name, foreign.incarnation));
+            named.chunk(name, of, chunk.nonce);
+        }
         sealed_to.insert(manifest.name, manifest.log_position);
     }
     let mut truncated = BTreeMap::new();
     for shard in 0..shards {
         let key = key::checkpoint(shard);
-        let mut next = 1;
+        let (mut next, mut last) = (1, 0);
         if keys.contains(&key) {
             let checkpoint: Checkpoint = read(bucket, &key).await;
             truncated.insert(shard, checkpoint.truncated);
-            next = checkpoint.position + 1;
+            (next, last) = (checkpoint.position + 1, checkpoint.id);
             name_unsealed(shard, &checkpoint, &sealed_to, &mut named, &mut garbage);
         }
         while keys.contains(&key::log(shard, next)) {
-            name_entry(bucket, shard, next, &sealed_to, &mut named).await;
+            last = name_entry(bucket, (shard, next, last), &sealed_to, &mut named).await;
             next += 1;
         }
     }
@@ -97,7 +101,11 @@ fn name_unsealed(
         let incarnation = unsealed.stream.as_ref().map_or(0, |facts| facts.incarnation);
         for run in unsealed.runs.iter().filter(|run| run.position > sealed) {
             match run.nonce {
-                Some(Nonce(nonce)) => named.chunk(&unsealed.name, incarnation, nonce),
+                Some(Nonce(nonce)) => {
+                    let own = (unsealed.name.as_str(), incarnation);
+                    let (name, of) = run.foreign.as_ref().map_or(own, |foreign| (&foreign.name, foreign.incarnation));
+                    named.chunk(name, of, nonce);
+                }
                 None => drop(named.0.insert(key::log(shard, run.position))),
             }
         }
@@ -105,17 +113,32 @@ fn name_unsealed(
     }
 }
 
-/// What an entry after the checkpoint names. Of a void one too, which may be more than there is.
-async fn name_entry(bucket: &Bucket, shard: u32, position: u64, sealed_to: &BTreeMap<String, u64>, named: &mut Named) {
+/// What an entry after the checkpoint names that follows `last`. Returns which one is the last then: a void one says nothing.
+async fn name_entry(
+    bucket: &Bucket,
+    (shard, position, last): (u32, u64, u128),
+    sealed_to: &BTreeMap<String, u64>,
+    named: &mut Named,
+) -> u128 {
     let object = object(bucket, &key::log(shard, position)).await;
     let entry = entry::decode(&object).unwrap_or_else(|e| panic!("log {shard} {position}: {}", e.0));
-    for placed in &entry.records {
-        let Effect::Appended(appended) = &placed.record.effect else { continue };
-        let Data::Chunk { nonce, .. } = appended.body.data else { continue };
-        if sealed_to.get(placed.record.name.as_str()).copied().unwrap_or(0) < position {
-            named.chunk(placed.record.name.as_str(), appended.incarnation.get(), nonce);
+    if entry.header.prev != last {
+        return last;
+    }
+    let is_unsealed = |name: &StreamName| sealed_to.get(name.as_str()).copied().unwrap_or(0) < position;
+    for record in entry.records.iter().map(|placed| &placed.record).filter(|record| is_unsealed(&record.name)) {
+        match &record.effect {
+            Effect::Appended(Appended { incarnation, body: Body { data: Data::Chunk { nonce, .. }, .. }, .. }) => {
+                named.chunk(record.name.as_str(), incarnation.get(), *nonce);
+            }
+            Effect::Forked(forked) => {
+                let inherited = forked.inherited.iter();
+                inherited.for_each(|run| named.chunk(run.owner.name.as_str(), run.owner.incarnation.get(), run.nonce));
+            }
+            _ => {}
         }
     }
+    entry.header.id
 }
 
 /// What an object is if nothing explains it.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use headwater::clock::{Clock, Ids};
 use headwater::engine::{Engine, EngineError};
-use headwater::protocol::{Offset, ReadFrom, Rejection, StreamName};
+use headwater::protocol::{ReadFrom, Rejection, StreamName};
 
 use crate::ledger::Ledger;
 use crate::story::Story;
@@ -31,11 +31,12 @@ pub fn read_again(world: &World, ledger: &Ledger) -> Vec<String> {
 
 async fn compare(engine: &Engine, name: &StreamName, story: &Story, now: u64) -> Result<(), String> {
     let read = content(engine, name).await;
-    let written = story.last().state.as_ref().filter(|state| !state.is_over(now));
+    let written = story.last().state.as_ref().filter(|state| !state.is_over(now) || !state.forks.is_empty());
     match (read, written) {
         (Err(EngineError::Rejected(Rejection::NotFound)), None) => Ok(()),
+        (Err(EngineError::Rejected(Rejection::Gone)), Some(state)) if state.is_gone || state.is_over(now) => Ok(()),
         (Ok((incarnation, closed, bytes)), Some(state)) => {
-            let book = story.books.get(&state.incarnation).map_or("", |book| book.content.as_str());
+            let book = story.books.get(&state.incarnation).map_or("", |book| &book.content[state.horizon as usize..]);
             let is_same = (incarnation, closed, bytes.as_str()) == (state.incarnation, state.closed, book);
             if is_same { Ok(()) } else { Err(format!("{incarnation}, closed {closed}, {bytes}, not {state:?} {book}")) }
         }
@@ -53,6 +54,6 @@ async fn content(engine: &Engine, name: &StreamName) -> Result<(u64, bool, Strin
         if page.reaches_tail() {
             return Ok((page.stream.incarnation.get(), page.is_final(), read));
         }
-        from = ReadFrom::At(Offset { position: page.end, incarnation: page.stream.incarnation });
+        from = ReadFrom::At(page.stream.offset_at(page.end));
     }
 }

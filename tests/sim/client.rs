@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use headwater::engine::{Engine, EngineError};
+use headwater::protocol::fork::ForkRequest;
 use headwater::protocol::producer::Producer;
 use headwater::protocol::stream::{Append, Body, Create, Data, Outcome};
-use headwater::protocol::{ContentType, Lifetime, ReadFrom, StreamName};
+use headwater::protocol::{ContentType, Lifetime, ReadFrom, Retention, StreamName};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -106,16 +107,40 @@ impl Client {
     }
 
     pub async fn create(&self, stream: &StreamName, lifetime: Lifetime, closed: bool, message: &str) -> Answer {
+        self.create_with(stream, lifetime, closed, message, None).await
+    }
+
+    pub async fn create_with(
+        &self,
+        stream: &StreamName,
+        lifetime: Lifetime,
+        closed: bool,
+        message: &str,
+        retention: Option<Retention>,
+    ) -> Answer {
         self.ask(stream, PATIENCE, |engine| {
             let (name, incarnation) = (stream.clone(), engine.new_incarnation());
             let content_type = text();
             let body = body(message);
-            let create = Create { incarnation, content_type, lifetime, closed, body, fork: None, retention: None };
-            let request = Request::Create { incarnation, lifetime, closed, message: message.to_owned() };
+            let create = Create { incarnation, content_type, lifetime, closed, body, fork: None, retention };
+            let request = Request::Create { incarnation, lifetime, closed, message: message.to_owned(), retention };
             (request, async move {
                 let admission = engine.admit(create.body.data.len());
                 let created = async { engine.create(&name, create, admission?).await };
                 done(created.await).into()
+            })
+        })
+        .await
+    }
+
+    pub async fn fork(&self, stream: &StreamName, request: &ForkRequest, message: &str) -> Answer {
+        self.ask(stream, PATIENCE, |engine| {
+            let (name, request, body) = (stream.clone(), request.clone(), body(message));
+            let asked = Request::Fork { request: request.clone(), message: message.to_owned() };
+            (asked, async move {
+                let admission = engine.admit(body.data.len());
+                let forked = async { engine.fork(&name, request, body, admission?).await };
+                done(forked.await).into()
             })
         })
         .await

@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use headwater::engine::{EngineError, Page};
+use headwater::protocol::fork::ForkRequest;
 use headwater::protocol::producer::Producer;
 use headwater::protocol::stream::Outcome;
-use headwater::protocol::{Incarnation, Lifetime, ReadFrom, Rejection, StreamName};
+use headwater::protocol::{Incarnation, Lifetime, Offset, ReadFrom, Rejection, Retention, StreamName};
 
 use crate::machine::Life;
 use crate::timeline::Moment;
@@ -26,7 +27,8 @@ pub struct Call {
 
 #[derive(Debug, Clone, PartialEq)]
 pub enum Request {
-    Create { incarnation: Incarnation, lifetime: Lifetime, closed: bool, message: String },
+    Create { incarnation: Incarnation, lifetime: Lifetime, closed: bool, message: String, retention: Option<Retention> },
+    Fork { request: ForkRequest, message: String },
     Append { message: String, producer: Option<Producer>, seq: Option<Arc<str>>, close: bool },
     Delete,
     Stat,
@@ -43,6 +45,8 @@ pub enum Answer {
         view: View,
         start: u64,
         end: u64,
+        /// Where to read on.
+        next: Offset,
         bytes: String,
     },
     Rejected(Rejection),
@@ -59,18 +63,22 @@ pub struct View {
     pub incarnation: u64,
     pub tail: u64,
     pub closed: bool,
+    /// Where it starts.
+    pub horizon: u64,
 }
 
 impl From<&headwater::protocol::Stream> for View {
     fn from(stream: &headwater::protocol::Stream) -> View {
-        View { incarnation: stream.incarnation.get(), tail: stream.tail, closed: stream.closed.is_some() }
+        let (tail, closed, horizon) = (stream.tail, stream.closed.is_some(), stream.horizon);
+        View { incarnation: stream.incarnation.get(), tail, closed, horizon }
     }
 }
 
 impl Answer {
     pub fn page(page: &Page, bytes: &[u8]) -> Answer {
         let bytes = String::from_utf8_lossy(bytes).into_owned();
-        Answer::Page { view: View::from(&*page.stream), start: page.start, end: page.end, bytes }
+        let next = page.stream.offset_at(page.end);
+        Answer::Page { view: View::from(&*page.stream), start: page.start, end: page.end, next, bytes }
     }
 }
 

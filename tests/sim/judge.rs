@@ -11,12 +11,14 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BinaryHeap};
 
+use headwater::protocol::fork::{ForkRequest, Origin};
 use headwater::protocol::stream::Outcome;
-use headwater::protocol::{ReadFrom, Rejection, StreamName, page};
+use headwater::protocol::{Offset, ReadFrom, Rejection, StreamName, page};
 
 use crate::history::{Answer, Call, Request, View};
 use crate::ledger::Ledger;
 use crate::machine::Life;
+use crate::plan::PAGE;
 use crate::story::{State, Story, Version};
 use crate::timeline::{Moment, START};
 use crate::world::World;
@@ -69,25 +71,43 @@ impl Judge<'_> {
             (_, Answer::Damaged(what)) => Err(format!("damaged: {what}")),
             (_, Answer::Open | Answer::NotDone) => Ok(None),
             (Request::Stat, Answer::Stat(view)) => self.seen(story, call, floor, *view),
-            (Request::Read { from }, Answer::Page { view, start, end, bytes }) => {
+            (Request::Read { from }, Answer::Page { view, start, end, next, bytes }) => {
                 page_of(story, *from, *view, (*start, *end), bytes)?;
-                self.seen(story, call, floor, *view)
+                let seen = self.seen(story, call, floor, *view)?;
+                let state = seen.and_then(|version| story.versions[version].state.as_ref());
+                let right = state.map(|state| state.offset_at(*end));
+                if right == Some(*next) { Ok(seen) } else { Err(format!("one is to read on at {right:?}")) }
             }
-            (Request::Append { .. } | Request::Create { .. }, Answer::Done(outcome)) => {
+            (Request::Append { .. } | Request::Create { .. } | Request::Fork { .. }, Answer::Done(outcome)) => {
                 done(story, call, floor, outcome)
             }
             (Request::Delete, Answer::Deleted) => {
-                let within = |version: &Version| version.state.is_none() && version.from > call.invoked;
+                let is_deleted = |state: &State| state.is_gone;
+                let within =
+                    |version: &Version| version.state.as_ref().is_none_or(is_deleted) && version.from > call.invoked;
                 strict(story, call, floor, "deleted, but it was not", within)
             }
             (request, Answer::Rejected(rejection)) => {
                 // The log's time may be as far ahead as the most advanced clock.
                 let latest = START + call.replied.ms + self.world.plan.skew + CLOCK_SLACK;
+                let what = "this was never true while it was asked";
                 let is_true = |version: &Version| is_true(request, rejection, version.state.as_ref(), latest);
-                strict(story, call, floor, "this was never true while it was asked", is_true)
+                let of_source = |asked: &ForkRequest| self.of_source(call, asked, rejection, latest);
+                match (strict(story, call, floor, what, is_true), request) {
+                    (Err(_), Request::Fork { request, .. }) if of_source(request) => Ok(None),
+                    (verdict, _) => verdict,
+                }
             }
             _ => Err("no such answer".to_owned()),
         }
+    }
+
+    /// Whether a fork was refused for what its source was like meanwhile.
+    fn of_source(&self, call: &Call, asked: &ForkRequest, rejection: &Rejection, latest: u64) -> bool {
+        let none = Story::default();
+        let story = self.ledger.stories.get(&asked.source).unwrap_or(&none);
+        let is_true = |version: &Version| is_true_of_source(asked, rejection, version.state.as_ref(), latest);
+        story.find(0, (call.invoked, call.replied), is_true).is_some()
     }
 
     /// A reader was told of a state.
@@ -96,7 +116,8 @@ impl Judge<'_> {
         let troubles = self.world.stations[call.life.machine].troubles(call.life.number);
         let is_late = troubles.any(call.invoked.ms.saturating_sub(bound + AFTER_TROUBLE), call.replied.ms);
         let oldest = if is_late { 0 } else { call.invoked.ms.saturating_sub(bound) };
-        let told = |version: &Version| version.state.as_ref().is_some_and(|state| state.view() == view);
+        let is_told = |state: &State| !state.is_gone && state.view() == view;
+        let told = |version: &Version| version.state.as_ref().is_some_and(is_told);
         let mut from = floor;
         while let Some(found) = story.find(from, (Moment::FIRST, call.replied), told) {
             if !story.is_whole(found) || story.versions[found].until.ms < oldest {
@@ -124,9 +145,11 @@ fn strict(story: &Story, call: &Call, floor: usize, what: &str, wanted: impl Fn(
 }
 
 fn done(story: &Story, call: &Call, floor: usize, outcome: &Outcome) -> Verdict {
-    let told =
-        View { incarnation: outcome.tail.incarnation.get(), tail: outcome.tail.position, closed: outcome.closed };
-    let as_told = |version: &Version| version.state.as_ref().is_some_and(|state| state.view() == told);
+    let told = (outcome.tail, outcome.closed, outcome.horizon, outcome.lifetime);
+    let is_told = |state: &State| {
+        !state.is_gone && (state.offset_at(state.tail), state.closed, state.horizon, state.lifetime) == told
+    };
+    let as_told = |version: &Version| version.state.as_ref().is_some_and(is_told);
     let (message, producer) = match &call.request {
         Request::Append { message, producer, .. } => (message, producer.as_ref()),
         Request::Create { incarnation, message, .. } if outcome.fresh => {
@@ -138,6 +161,21 @@ fn done(story: &Story, call: &Call, floor: usize, outcome: &Outcome) -> Verdict 
             (message, None)
         }
         Request::Create { .. } => return strict(story, call, floor, "it was not there like that", as_told),
+        Request::Fork { request, message } => {
+            let is_it = |state: &State| is_fork(state, request);
+            let as_told = |version: &Version| as_told(version) && version.state.as_ref().is_some_and(is_it);
+            if !outcome.fresh || message.is_empty() {
+                let is_new = |version: &Version| {
+                    version.state.as_ref().is_some_and(|state| {
+                        let made = story.created.get(&state.incarnation).map(|made| story.versions[*made].from);
+                        made.is_some_and(|at| call.invoked < at && at < call.replied)
+                    })
+                };
+                let is_right = |version: &Version| as_told(version) && (!outcome.fresh || is_new(version));
+                return strict(story, call, floor, "no such fork was there", is_right);
+            }
+            (message, None)
+        }
         _ => return Err("no such answer".to_owned()),
     };
     if let Some(accepted) = outcome.producer
@@ -175,18 +213,30 @@ fn stands_for(
 
 /// Whether a rejection is true of a state. `latest`: no clock has shown more.
 fn is_true(request: &Request, rejection: &Rejection, state: Option<&State>, latest: u64) -> bool {
-    let Some(state) = state.filter(|state| *rejection != Rejection::NotFound || !state.is_over(latest)) else {
-        return *rejection == Rejection::NotFound;
-    };
+    let is_kept = |state: &State| state.is_gone || state.is_over(latest) && !state.forks.is_empty();
+    match (request, rejection) {
+        (_, Rejection::NotFound) => return state.is_none_or(|state| state.is_over(latest) && state.forks.is_empty()),
+        (Request::Create { .. } | Request::Fork { .. }, rejection) if *rejection == Rejection::KEPT_FOR_FORKS => {
+            return state.is_some_and(is_kept);
+        }
+        (_, Rejection::Gone) => return state.is_some_and(is_kept),
+        _ => {}
+    }
+    let Some(state) = state.filter(|state| !state.is_gone) else { return false };
     match (request, rejection) {
         (Request::Create { closed, lifetime, .. }, Rejection::Exists { .. }) => {
-            state.closed != *closed || state.lifetime != *lifetime
+            state.closed != *closed || state.lifetime != *lifetime || state.origin.is_some()
+        }
+        (Request::Fork { request, .. }, Rejection::Exists { .. }) => {
+            !is_fork(state, request)
+                || state.closed != request.closed
+                || request.lifetime.is_some_and(|lifetime| lifetime != state.lifetime)
         }
         (Request::Append { producer, seq, .. }, rejection) => {
             let known = producer.as_ref().and_then(|by| state.producers.get(&by.id).copied());
             match (rejection, producer) {
                 (Rejection::Closed { tail }, by) => {
-                    state.closed && *tail == state_tail(state) && (by.is_none() || *by != state.closed_by)
+                    state.closed && *tail == state.offset_at(state.tail) && (by.is_none() || *by != state.closed_by)
                 }
                 (Rejection::StaleEpoch { current }, Some(by)) => {
                     known.is_some_and(|(epoch, _)| epoch == *current && by.epoch < epoch)
@@ -208,19 +258,45 @@ fn is_true(request: &Request, rejection: &Rejection, state: Option<&State>, late
             }
         }
         (Request::Read { from: ReadFrom::At(offset) }, Rejection::Replaced { current }) => {
-            state.incarnation == current.get() && offset.incarnation != *current
+            state.incarnation == current.get() && !admits(state, *offset)
+        }
+        (Request::Read { from: ReadFrom::At(offset) }, Rejection::Trimmed { earliest }) => {
+            offset.position < state.horizon && *earliest == state.offset_at(state.horizon)
         }
         (Request::Read { from: ReadFrom::At(offset) }, Rejection::BeyondTail { tail }) => {
-            *tail == state_tail(state) && offset.position > state.tail
+            *tail == state.offset_at(state.tail) && offset.position > state.tail
         }
         _ => false,
     }
 }
 
-fn state_tail(state: &State) -> headwater::protocol::Offset {
-    let incarnation = headwater::protocol::Incarnation::new(state.incarnation);
-    let incarnation = incarnation.unwrap_or(headwater::protocol::Incarnation::ANY);
-    headwater::protocol::Offset { position: state.tail, incarnation }
+/// Whether a fork's rejection is true of its source.
+fn is_true_of_source(asked: &ForkRequest, rejection: &Rejection, state: Option<&State>, latest: u64) -> bool {
+    let is_over = |state: &State| state.is_over(latest);
+    match rejection {
+        Rejection::NoSource => state.is_none_or(|state| is_over(state) && state.forks.is_empty()),
+        Rejection::SourceGone => state.is_some_and(|s| s.is_gone || is_over(s) && !s.forks.is_empty()),
+        Rejection::BeyondTail { tail } => {
+            let end = asked.requested.offset.map_or(0, |offset| offset.position + asked.requested.sub_offset);
+            state.is_some_and(|state| *tail == state.offset_at(state.tail) && end > state.tail)
+        }
+        Rejection::ForkOffset { .. } => {
+            let sub_offset = asked.requested.sub_offset;
+            let is_wrong = |state: &State, offset: Offset| offset.position < state.horizon || !admits(state, offset);
+            state.zip(asked.requested.offset).is_some_and(|(state, offset)| sub_offset > 0 || is_wrong(state, offset))
+        }
+        _ => false,
+    }
+}
+
+/// Whether an offset can be one of the stream.
+fn admits(state: &State, offset: Offset) -> bool {
+    offset.incarnation.admits(state.offset_at(offset.position).incarnation)
+}
+
+fn is_fork(state: &State, asked: &ForkRequest) -> bool {
+    let is_it = |origin: &Origin| origin.source.name == asked.source && origin.requested == asked.requested;
+    state.origin.as_deref().is_some_and(is_it)
 }
 
 /// A page holds what was written there, starts where it was asked for, and ends where pages end or at the tail.
@@ -230,14 +306,14 @@ fn page_of(story: &Story, from: ReadFrom, view: View, (start, end): (u64, u64), 
         return Err("these bytes are not there".to_owned());
     }
     let asked = match from {
-        ReadFrom::Start => Some(0),
+        ReadFrom::Start => Some(view.horizon),
         ReadFrom::Now => None,
         ReadFrom::At(offset) => Some(offset.position),
     };
     if asked.is_some_and(|asked| asked != start) {
         return Err("it starts elsewhere".to_owned());
     }
-    let page_end = page::ends_in(0, &book.ends, 64).into_iter().find(|page_end| *page_end > start);
+    let page_end = page::ends_in(0, &book.ends, PAGE).into_iter().find(|page_end| *page_end > start);
     let right_end = page_end.filter(|page_end| *page_end <= view.tail).unwrap_or(view.tail);
     if end == right_end { Ok(()) } else { Err(format!("it should end at {right_end}")) }
 }

@@ -6,10 +6,11 @@ use std::collections::BTreeMap;
 use headwater::layout::entry::{self, Entry};
 use headwater::layout::{chunk, key};
 use headwater::protocol::StreamName;
+use headwater::protocol::fork::ForkId;
 use headwater::protocol::stream::{Data, Effect};
 
 use crate::bucket::Seen;
-use crate::story::Story;
+use crate::story::{Book, Story};
 use crate::timeline::Moment;
 
 #[derive(Debug, Default)]
@@ -23,11 +24,19 @@ pub struct Ledger {
 impl Ledger {
     pub fn read(seen: &Seen, shards: u32) -> Ledger {
         let mut ledger = Ledger::default();
-        (0..shards).for_each(|shard| ledger.read_shard(seen, shard));
+        let mut entries = Vec::new();
+        (0..shards).for_each(|shard| entries.extend(ledger.read_shard(seen, shard)));
+        // A fork and its source may be in different logs: one follows from the other.
+        entries.sort_by_key(|(committed, _)| *committed);
+        entries.iter().for_each(|(committed, entry)| ledger.read_entry(seen, *committed, entry));
+        let dangling = ledger.dangling_references();
+        ledger.complaints.extend(dangling);
         ledger
     }
 
-    fn read_shard(&mut self, seen: &Seen, shard: u32) {
+    /// The valid entries of a log, each with when it was committed.
+    fn read_shard(&mut self, seen: &Seen, shard: u32) -> Vec<(Moment, Entry)> {
+        let mut entries = Vec::new();
         let (mut position, mut last_id, mut last_at, mut committed) = (1, 0, 0, Moment::FIRST);
         while let Some((placed, object)) = seen.log.get(&(shard, position)) {
             // An entry is committed once all below are there too.
@@ -39,7 +48,7 @@ impl Ledger {
                         self.complaints.push(format!("shard {shard}, entry {position}: time went back"));
                     }
                     (last_id, last_at) = (entry.header.id, at);
-                    self.read_entry(seen, committed, &entry);
+                    entries.push((committed, entry));
                 }
                 Ok(_) => {}
                 Err(error) => self.complaints.push(format!("shard {shard}, entry {position}: {}", error.0)),
@@ -47,19 +56,51 @@ impl Ledger {
             position += 1;
         }
         self.heads.insert(shard, position);
+        entries
     }
 
     fn read_entry(&mut self, seen: &Seen, committed: Moment, entry: &Entry) {
         for placed in &entry.records {
             let (name, effect) = (&placed.record.name, &placed.record.effect);
-            let told = body(seen, name, effect).and_then(|body| {
+            let told = self.other(name, effect).and_then(|inherited| {
+                let body = body(seen, name, effect)?;
                 let story = self.stories.entry(name.clone()).or_default();
-                story.tell(committed, &entry.header, effect, &body)
+                story.tell(committed, &entry.header, effect, (&body, inherited))
             });
             if let Err(what) = told {
                 self.complaints.push(format!("{name}, entry {}: {what}", entry.header.position));
             }
         }
+    }
+}
+
+impl Ledger {
+    /// What an effect has to do with another stream: the source of a fork, or a fork that is no more.
+    fn other(&self, name: &StreamName, effect: &Effect) -> Result<Book, String> {
+        match effect {
+            Effect::Forked(forked) => {
+                let id = ForkId { name: name.clone(), incarnation: forked.incarnation };
+                let source = self.stories.get(&forked.origin.source.name).ok_or("its source was never there")?;
+                source.forked(&id, forked)
+            }
+            Effect::ForkDropped { fork, .. } if self.is_there(fork) => {
+                Err(format!("it forgets {fork:?}, which is there"))
+            }
+            _ => Ok(Book::default()),
+        }
+    }
+
+    fn is_there(&self, fork: &ForkId) -> bool {
+        let state = self.stories.get(&fork.name).and_then(|story| story.last().state.as_ref());
+        state.is_some_and(|state| state.incarnation == fork.incarnation.get())
+    }
+
+    /// In the end, nothing is kept for forks that are not there.
+    fn dangling_references(&self) -> Vec<String> {
+        let all = self.stories.iter().filter_map(|(name, story)| Some((name, story.last().state.as_ref()?)));
+        let references = all.flat_map(|(name, state)| state.forks.keys().map(move |fork| (name, fork)));
+        let dangling = references.filter(|(_, fork)| !self.is_there(fork));
+        dangling.map(|(name, fork)| format!("{name} is kept for {fork:?}, which is not there")).collect()
     }
 }
 

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use headwater::protocol::{Lifetime, ReadFrom, StreamName};
+use headwater::protocol::fork::{ForkRequest, Requested};
+use headwater::protocol::{Lifetime, Offset, ReadFrom, Retention, StreamName};
 
 use crate::client::{Client, Post, name};
 use crate::history::Answer;
-use crate::readers::resume;
+use crate::world::World;
 
 impl Client {
     /// Several writers race to close a stream, with others who append or close without a word; then the next one.
@@ -71,13 +72,75 @@ impl Client {
                 _ => {
                     let from = places.get(stream).copied().unwrap_or(ReadFrom::Start);
                     match self.read(stream, from).await {
-                        Answer::Page { view, end, .. } => places.insert(stream.clone(), resume(view, end)),
+                        Answer::Page { next, .. } => places.insert(stream.clone(), ReadFrom::At(next)),
                         Answer::Rejected(_) => places.remove(stream),
                         _ => None,
                     };
                 }
             }
             self.world.pause(1, 600).await;
+        }
+    }
+
+    /// Does anything to any of these streams, forks of one another among it.
+    pub async fn branch_out(self, streams: Vec<StreamName>) {
+        let mut places: BTreeMap<StreamName, Offset> = BTreeMap::new();
+        let mut number = 0;
+        let any = |world: &World| streams[world.ids.between(0, streams.len() as u64) as usize].clone();
+        while self.world.is_storm() {
+            number += 1;
+            let stream = &any(&self.world);
+            let message = self.compose(number);
+            let maybe = |world: &World| if world.chance(50) { message.clone() } else { String::new() };
+            match self.world.ids.between(0, 100) {
+                0..12 => {
+                    let (message, retention) = (maybe(&self.world), self.any_retention());
+                    self.create_with(stream, lifetime(stream), false, &message, retention).await;
+                }
+                12..34 => {
+                    let source = any(&self.world);
+                    let request = self.any_fork(&source, places.get(&source).copied());
+                    let message = maybe(&self.world);
+                    self.fork(stream, &request, &message).await;
+                }
+                34..42 => drop(self.delete(stream).await),
+                42..44 => drop(self.append(stream, &Post { close: true, ..Post::message(&message) }).await),
+                44..76 => drop(self.append(stream, &Post::message(&message)).await),
+                76..82 => drop(self.stat(stream).await),
+                _ => {
+                    let from = places.get(stream).map_or(ReadFrom::Start, |offset| ReadFrom::At(*offset));
+                    match self.read(stream, from).await {
+                        Answer::Page { next, .. } => places.insert(stream.clone(), next),
+                        Answer::Rejected(_) => places.remove(stream),
+                        _ => None,
+                    };
+                }
+            }
+            self.world.pause(1, 600).await;
+        }
+    }
+
+    fn any_retention(&self) -> Option<Retention> {
+        let bytes = Some(self.world.ids.between(50, 400));
+        match self.world.ids.between(0, 10) {
+            0..3 => Some(Retention { bytes, age_seconds: None }),
+            3..5 => Some(Retention { bytes: None, age_seconds: Some(self.world.ids.between(2, 20)) }),
+            5 => Some(Retention::default()),
+            _ => None,
+        }
+    }
+
+    /// A fork at the tail, or at a place that was once seen, or a bit after it.
+    fn any_fork(&self, source: &StreamName, seen: Option<Offset>) -> ForkRequest {
+        let offset = seen.filter(|_| self.world.chance(60));
+        let sub_offset = if offset.is_some() && self.world.chance(30) { self.world.ids.between(1, 12) } else { 0 };
+        ForkRequest {
+            source: source.clone(),
+            requested: Requested { offset, sub_offset },
+            content_type: None,
+            lifetime: self.world.chance(20).then_some(Lifetime::Forever),
+            closed: false,
+            retention: self.any_retention(),
         }
     }
 }

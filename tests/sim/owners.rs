@@ -38,7 +38,9 @@ fn of_stream(story: &Story, calls: &[&Call]) -> Vec<String> {
     let mut complaints = Vec::new();
     let mut senders: BTreeMap<&str, Vec<&Call>> = BTreeMap::new();
     for call in calls {
-        if let Request::Append { message, .. } | Request::Create { message, .. } = &call.request {
+        if let Request::Append { message, .. } | Request::Create { message, .. } | Request::Fork { message, .. } =
+            &call.request
+        {
             senders.entry(message).or_default().push(call);
         }
     }
@@ -54,9 +56,31 @@ fn of_stream(story: &Story, calls: &[&Call]) -> Vec<String> {
     }
     for (incarnation, version) in &story.created {
         let at = story.versions[*version].from;
-        let made = |call: &&&Call| matches!(&call.request, Request::Create { incarnation: of, .. } if of.get() == *incarnation);
+        let origin = story.versions[*version].state.as_ref().and_then(|state| state.origin.as_ref());
+        let made = |call: &&&Call| match &call.request {
+            Request::Create { incarnation: of, .. } => of.get() == *incarnation && origin.is_none(),
+            Request::Fork { request, .. } => origin
+                .is_some_and(|origin| origin.source.name == request.source && origin.requested == request.requested),
+            _ => false,
+        };
         if !calls.iter().filter(made).any(|call| may_have(call, at)) {
             complaints.push(format!("incarnation {incarnation} was made by nobody"));
+        }
+    }
+    for (at, retention) in &story.retained {
+        let set = |call: &&&Call| match &call.request {
+            Request::Create { retention: asked, .. } => *asked == Some(*retention),
+            Request::Fork { request, .. } => request.retention == Some(*retention),
+            _ => false,
+        };
+        // Of a stream that was there it can be changed: what was asked for was not new.
+        let done = |call: &Call| match call.answer {
+            Answer::Open => true,
+            Answer::Done(_) => *at < call.replied,
+            _ => false,
+        };
+        if !calls.iter().filter(set).any(|call| call.invoked < *at && done(call)) {
+            complaints.push(format!("nobody has set {retention:?}"));
         }
     }
     complaints.extend(deletions(story, calls));

@@ -13,6 +13,9 @@ pub const CALM: Duration = Duration::from_secs(240);
 /// How long entries stay in the log after the last one who may need them.
 pub const GRACE: Duration = Duration::from_secs(60);
 
+/// Catch-up responses end at the first message end at or after multiples of it.
+pub const PAGE: u64 = 64;
+
 /// Not every run has every trouble: what is rare while everything fails is common in a run where little else does.
 #[derive(Debug, Clone)]
 pub struct Plan {
@@ -88,7 +91,7 @@ pub fn calm() -> Faults {
 /// Everything is small, so that sealing, checkpoints and truncation happen all the time.
 pub fn small() -> EngineSettings {
     EngineSettings {
-        page_bytes: 64,
+        page_bytes: PAGE,
         inline_bytes: 48,
         seal_bytes: 600,
         seal_runs: 20,

@@ -2,10 +2,10 @@
 
 use std::sync::atomic::Ordering;
 
-use headwater::protocol::{Incarnation, Offset, ReadFrom, StreamName};
+use headwater::protocol::{ReadFrom, StreamName};
 
 use crate::client::Client;
-use crate::history::{Answer, View};
+use crate::history::Answer;
 
 /// How long a reader may take to get to the tail in the end, in virtual milliseconds.
 const CATCH_UP: u64 = 90_000;
@@ -27,10 +27,10 @@ impl Client {
         while self.reads_on(reaches_tail) {
             let live = live && self.world.chance(50);
             let answer = if live { self.follow(&stream, from).await } else { self.read(&stream, from).await };
-            if let Answer::Page { view, end, bytes, .. } = answer {
+            if let Answer::Page { view, end, next, bytes, .. } = answer {
                 copy.incarnation = view.incarnation;
                 copy.bytes.push_str(&bytes);
-                from = resume(view, end);
+                from = ReadFrom::At(next);
                 reaches_tail = end == view.tail;
             }
             self.world.pause(1, if reaches_tail { 300 } else { 60 }).await;
@@ -59,10 +59,4 @@ impl Client {
             self.world.pause(500, 15_000).await;
         }
     }
-}
-
-/// Where a reader goes on after a page.
-pub fn resume(view: View, end: u64) -> ReadFrom {
-    let incarnation = Incarnation::new(view.incarnation).unwrap_or(Incarnation::ANY);
-    ReadFrom::At(Offset { position: end, incarnation })
 }

@@ -51,6 +51,10 @@ pub async fn all(world: Arc<World>) -> Seen {
     for number in 0..3 {
         tasks.push(tokio::spawn(client(format!("x{number}")).roam(reborn.clone())));
     }
+    let family: Vec<StreamName> = ["family", "family/a", "family/b", "family/short"].map(name).into();
+    for number in 0..3 {
+        tasks.push(tokio::spawn(client(format!("f{number}")).branch_out(family.clone())));
+    }
     tasks.push(tokio::spawn(client("closing".into()).close_by_turns()));
     for machine in 0..world.stations.len() {
         let client = Client { machine: Some(machine), ..client("g".into()) };

@@ -5,11 +5,13 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use headwater::layout::entry::Header;
-use headwater::protocol::Lifetime;
+use headwater::protocol::fork::{ForkId, Origin};
 use headwater::protocol::producer::Producer;
-use headwater::protocol::stream::{Appended, Effect};
+use headwater::protocol::stream::{Appended, Effect, Forked};
+use headwater::protocol::{Incarnation, Lifetime, Offset, Retention, page};
 
 use crate::history::View;
+use crate::plan::PAGE;
 use crate::readers::Copy;
 use crate::timeline::Moment;
 
@@ -28,11 +30,62 @@ pub struct State {
     pub last_seq: Option<Arc<str>>,
     /// Epoch and sequence number.
     pub producers: Arc<BTreeMap<String, (u64, u64)>>,
+    /// Of a fork: what it was made of, and where it branches off.
+    pub origin: Option<Arc<Origin>>,
+    pub forks: Arc<BTreeMap<ForkId, Reference>>,
+    /// It was deleted, and is kept for its forks.
+    pub is_gone: bool,
+    pub retention: Retention,
+    pub horizon: u64,
+}
+
+/// What a stream was like when the place for a fork of it was reserved.
+#[derive(Debug, Clone, Copy)]
+pub struct Reference {
+    pub position: u64,
+    pub tail: u64,
+    pub horizon: u64,
 }
 
 impl State {
+    fn new(incarnation: Incarnation, lifetime: Lifetime, at: u64) -> State {
+        State {
+            incarnation: incarnation.get(),
+            lifetime,
+            touched_at: at,
+            tail: 0,
+            closed: false,
+            closed_by: None,
+            last_seq: None,
+            producers: Arc::default(),
+            origin: None,
+            forks: Arc::default(),
+            is_gone: false,
+            retention: Retention::default(),
+            horizon: 0,
+        }
+    }
+
     pub fn view(&self) -> View {
-        View { incarnation: self.incarnation, tail: self.tail, closed: self.closed }
+        View { incarnation: self.incarnation, tail: self.tail, closed: self.closed, horizon: self.horizon }
+    }
+
+    /// Whose offset a position has: what was inherited keeps that of the stream that it was written to.
+    pub fn offset_at(&self, position: u64) -> Offset {
+        let inherited = self.origin.iter().flat_map(|origin| &origin.lineage);
+        let own = Incarnation::new(self.incarnation).unwrap_or(Incarnation::ANY);
+        let of = inherited.copied().find(|(end, _)| position <= *end).map_or(own, |(_, incarnation)| incarnation);
+        Offset { position, incarnation: of }
+    }
+
+    /// Where it branches off.
+    fn branch(&self) -> u64 {
+        self.origin.as_ref().map_or(0, |origin| origin.position())
+    }
+
+    /// Whether something may be done to it that needs it to be there.
+    fn takes(&self, at: u64) -> Result<(), String> {
+        if self.is_gone || self.is_over(at) { Err("it was changed after its time".to_owned()) } else { Ok(()) }
     }
 
     /// Whether its time is over, by a clock.
@@ -58,6 +111,22 @@ pub struct Book {
     pub content: String,
     /// Where its messages end.
     pub ends: Vec<u32>,
+    /// When each came, by the log's time.
+    written: Vec<u64>,
+}
+
+impl Book {
+    /// What a fork has of it that branches off there.
+    fn up_to(&self, position: u64) -> Book {
+        let count = self.ends.partition_point(|end| u64::from(*end) <= position);
+        let (mut ends, mut written) = (self.ends[..count].to_vec(), self.written[..count].to_vec());
+        if ends.last().map_or(0, |end| u64::from(*end)) < position {
+            // Within a message.
+            ends.push(position as u32);
+            written.push(self.written[count]);
+        }
+        Book { content: self.content[..position as usize].to_owned(), ends, written }
+    }
 }
 
 /// Where a message is.
@@ -77,6 +146,8 @@ pub struct Story {
     pub created: BTreeMap<u64, usize>,
     /// When something was deleted, or was found to be over.
     pub deleted: Vec<Moment>,
+    /// When retention was set, and to what.
+    pub retained: Vec<(Moment, Retention)>,
 }
 
 impl Default for Story {
@@ -88,6 +159,7 @@ impl Default for Story {
             messages: BTreeMap::new(),
             created: BTreeMap::new(),
             deleted: Vec::new(),
+            retained: Vec::new(),
         }
     }
 }
@@ -98,58 +170,132 @@ impl Story {
         &self.versions[self.versions.len() - 1]
     }
 
-    /// Takes in what an entry says that was committed at that moment. `body` are the bytes of an append. The error is
-    /// what must not be.
-    pub fn tell(&mut self, committed: Moment, entry: &Header, effect: &Effect, body: &str) -> Result<(), String> {
+    /// Takes in what an entry says that was committed at that moment. `body` are the bytes of an append, `inherited` those
+    /// of a fork. The error is what must not be.
+    pub fn tell(
+        &mut self,
+        committed: Moment,
+        entry: &Header,
+        effect: &Effect,
+        (body, inherited): (&str, Book),
+    ) -> Result<(), String> {
         let at = entry.at;
         let state = self.last().state.clone();
         let next = match effect {
             Effect::Created { incarnation, lifetime, .. } => {
-                if state.is_some_and(|state| !state.is_over(at)) {
-                    return Err("it was created while it was there".to_owned());
-                }
-                if self.created.insert(incarnation.get(), self.versions.len()).is_some() {
-                    return Err("an incarnation came again".to_owned());
-                }
-                self.books.insert(incarnation.get(), Book::default());
-                Some(State {
-                    incarnation: incarnation.get(),
-                    lifetime: *lifetime,
-                    touched_at: at,
-                    tail: 0,
-                    closed: false,
-                    closed_by: None,
-                    last_seq: None,
-                    producers: Arc::default(),
-                })
+                self.begin(state, at, *incarnation, Book::default())?;
+                Some(State::new(*incarnation, *lifetime, at))
+            }
+            Effect::Forked(forked) => {
+                self.begin(state, at, forked.incarnation, inherited)?;
+                let (tail, horizon, origin) = (forked.tail(), forked.horizon, Some(Arc::clone(&forked.origin)));
+                Some(State { tail, horizon, origin, ..State::new(forked.incarnation, forked.lifetime, at) })
             }
             Effect::Appended(appended) => {
-                let state = own(state, appended.incarnation.get())?;
-                if state.is_over(at) {
-                    return Err("it was appended to after its time".to_owned());
-                }
+                let state = own(state, appended.incarnation)?;
+                state.takes(at)?;
                 Some(self.append(state, committed, at, appended, body)?)
             }
             Effect::Deleted { incarnation } => {
-                own(state, incarnation.get())?;
+                let state = own(state, *incarnation)?;
+                if state.is_gone {
+                    return Err("it was deleted twice".to_owned());
+                }
                 self.deleted.push(committed);
-                None
+                (!state.forks.is_empty()).then_some(State { is_gone: true, ..state })
             }
             Effect::Touched { incarnation } => {
-                let state = own(state, incarnation.get())?;
+                let state = own(state, *incarnation)?;
+                state.takes(at)?;
                 Some(State { touched_at: state.touched_at.max(at), ..state })
             }
-            Effect::Forked(_) | Effect::ForkAdded { .. } | Effect::ForkDropped { .. } => {
-                return Err("nobody asked for a fork".to_owned());
+            Effect::ForkAdded { incarnation, fork, position, .. } => {
+                let mut state = own(state, *incarnation)?;
+                state.takes(at)?;
+                if !(state.horizon..=state.tail).contains(position) {
+                    return Err(format!("there is to be a fork at {position} of {state:?}"));
+                }
+                let reference = Reference { position: *position, tail: state.tail, horizon: state.horizon };
+                Arc::make_mut(&mut state.forks).insert(fork.clone(), reference);
+                Some(state)
             }
-            Effect::RetentionSet { .. } | Effect::Trimmed { .. } => {
-                return Err("nobody asked for retention".to_owned());
+            Effect::ForkDropped { incarnation, fork } => {
+                let mut state = own(state, *incarnation)?;
+                if Arc::make_mut(&mut state.forks).remove(fork).is_none() {
+                    return Err(format!("it has no fork {fork:?}"));
+                }
+                (!state.is_gone || !state.forks.is_empty()).then_some(state)
+            }
+            Effect::RetentionSet { incarnation, retention } => {
+                let state = own(state, *incarnation)?;
+                state.takes(at)?;
+                self.retained.push((committed, *retention));
+                Some(State { retention: *retention, ..state })
+            }
+            Effect::Trimmed { incarnation, horizon } => {
+                let state = own(state, *incarnation)?;
+                state.takes(at)?;
+                self.may_start_at(&state, *horizon, at)?;
+                Some(State { horizon: *horizon, ..state })
             }
         };
         let number = self.versions.len();
         self.versions[number - 1].until = committed;
         self.versions.push(Version { from: committed, until: Moment::LAST, entry: entry.position, state: next });
         Ok(())
+    }
+
+    /// A new incarnation.
+    fn begin(&mut self, before: Option<State>, at: u64, incarnation: Incarnation, book: Book) -> Result<(), String> {
+        if before.is_some_and(|state| !state.is_over(at) || !state.forks.is_empty()) {
+            return Err("it was made while it was there".to_owned());
+        }
+        if self.created.insert(incarnation.get(), self.versions.len()).is_some() {
+            return Err("an incarnation came again".to_owned());
+        }
+        self.books.insert(incarnation.get(), book);
+        Ok(())
+    }
+
+    /// What a fork has of this stream, if it may be made: the place for it was reserved, and is there still.
+    pub fn forked(&self, id: &ForkId, forked: &Forked) -> Result<Book, String> {
+        let Origin { source, requested, lineage } = &*forked.origin;
+        let state = own(self.last().state.clone(), source.incarnation)?;
+        let reference =
+            state.forks.get(id).ok_or_else(|| format!("{id:?} was made, and {source:?} did not know of it"))?;
+        let position = forked.origin.position();
+        let wanted = requested.offset.map_or(reference.tail, |offset| offset.position + requested.sub_offset);
+        if (position, position, forked.horizon) != (wanted, reference.position, reference.horizon) {
+            return Err(format!("a fork was made at {position}: {forked:?} of {reference:?}"));
+        }
+        let own_part = (position > state.branch()).then_some((position, source.incarnation));
+        let inherited = state.origin.iter().flat_map(|origin| &origin.lineage);
+        let inherited = inherited.scan(0, |at, (end, incarnation)| {
+            let of = (*at < position).then_some(((*end).min(position), *incarnation));
+            *at = *end;
+            of
+        });
+        // Of nothing at all there is one part too.
+        let expected: Vec<_> = inherited.chain(own_part).collect();
+        if position > 0 && *lineage != expected {
+            return Err(format!("a fork has the offsets {lineage:?}, not {expected:?}"));
+        }
+        let book = self.books.get(&source.incarnation.get());
+        Ok(book.map(|book| book.up_to(position)).unwrap_or_default())
+    }
+
+    /// Whether what is before a position may be let go of: it is where a page ends, and the stream need not keep it.
+    fn may_start_at(&self, state: &State, horizon: u64, at: u64) -> Result<(), String> {
+        let book = self.books.get(&state.incarnation).ok_or("no such incarnation")?;
+        let is_page_end = page::ends_in(0, &book.ends, PAGE).contains(&horizon);
+        let by_bytes = state.retention.bytes.is_some_and(|bytes| state.tail - horizon.min(state.tail) >= bytes);
+        let before = book.ends.partition_point(|end| u64::from(*end) <= horizon);
+        let is_old = |seconds| book.written[..before].iter().all(|written| written + seconds * 1000 <= at);
+        let by_age = state.retention.age_seconds.is_some_and(is_old);
+        if is_page_end && state.horizon < horizon && horizon < state.tail && (by_bytes || by_age) {
+            return Ok(());
+        }
+        Err(format!("it lets go of what is before {horizon}: {state:?}"))
     }
 
     fn append(
@@ -160,12 +306,20 @@ impl Story {
         appended: &Appended,
         body: &str,
     ) -> Result<State, String> {
+        let branch = state.branch();
         let book = self.books.entry(state.incarnation).or_default();
         if state.closed {
             return Err(format!("it was appended to after it was closed: {body}"));
         }
         if appended.start != state.tail || body.len() as u64 != appended.body.data.len() {
             return Err(format!("it ended at {}, and {body} was put at {}", state.tail, appended.start));
+        }
+        if state.tail < branch {
+            // What a fork inherits that is in no chunk.
+            let (from, to) = (state.tail as usize, branch as usize);
+            let is_inherited = book.content[from..to] == *body && appended.producer.is_none() && !appended.close;
+            let wrong = || format!("{body} was put where {} is inherited", &book.content[from..to]);
+            return if is_inherited { Ok(State { tail: branch, ..state }) } else { Err(wrong()) };
         }
         if let Some(Producer { id, epoch, seq }) = &appended.producer {
             let known = Arc::make_mut(&mut state.producers).insert(id.clone(), (*epoch, *seq));
@@ -192,6 +346,7 @@ impl Story {
         if !body.is_empty() {
             book.content.push_str(body);
             book.ends.push(u32::try_from(state.tail).unwrap_or(u32::MAX));
+            book.written.push(at);
             let place = Place { version: self.versions.len(), committed };
             if self.messages.insert(body.to_owned(), place).is_some() {
                 return Err(format!("{body} is there twice"));
@@ -226,7 +381,7 @@ impl Story {
     }
 }
 
-fn own(state: Option<State>, incarnation: u64) -> Result<State, String> {
-    let state = state.filter(|state| state.incarnation == incarnation);
+fn own(state: Option<State>, incarnation: Incarnation) -> Result<State, String> {
+    let state = state.filter(|state| state.incarnation == incarnation.get());
     state.ok_or_else(|| format!("something was done to incarnation {incarnation}, which was not there"))
 }

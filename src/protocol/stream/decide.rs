@@ -19,6 +19,14 @@ pub fn decide(current: Option<&Stream>, command: &Command, now: Millis) -> Resul
             Err(Rejection::KEPT_FOR_FORKS)
         }
         Command::Create(create) => decide_create(alive, create, now),
+        Command::FindFork(request) => match answering(current, now) {
+            Ok(stream) => {
+                request.is_met_by(stream)?;
+                Ok(found_with(stream, request.retention))
+            }
+            Err(Rejection::Gone) => Err(Rejection::KEPT_FOR_FORKS),
+            Err(rejection) => Err(rejection),
+        },
         Command::Append(append) => decide_append(answering(current, now)?, append),
         Command::Delete => {
             let incarnation = answering(current, now)?.incarnation;
@@ -96,7 +104,7 @@ fn found_with(stream: &Stream, retention: Option<Retention>) -> Decision {
     let incarnation = stream.incarnation;
     let changed = retention.filter(|retention| *retention != stream.retention);
     let effects = changed.map(|retention| Effect::RetentionSet { incarnation, retention });
-    Decision { effects: effects.into_iter().collect(), outcome: Some(found(stream)) }
+    Decision { effects: effects.into_iter().collect(), outcome: Some(outcome(stream, false, None)) }
 }
 
 fn decide_add_fork(source: Result<&Stream, Rejection>, add: &AddFork) -> Result<Decision, Rejection> {
@@ -105,7 +113,11 @@ fn decide_add_fork(source: Result<&Stream, Rejection>, add: &AddFork) -> Result<
     if source.forks.len() >= MAX_FORKS && !source.forks.contains_key(&add.fork) {
         return Err(Rejection::TooMany { what: "the stream has as many forks as it may have" });
     }
-    let position = fork::position(source, add.offset)?.saturating_add(add.beyond);
+    let beyond = match add.beyond {
+        Some((_, of)) if of != source.incarnation => return Err(Rejection::Replaced { current: source.incarnation }),
+        beyond => beyond.map_or(0, |(beyond, _)| beyond),
+    };
+    let position = fork::position(source, add.offset)?.saturating_add(beyond);
     if position > source.tail {
         return Err(Rejection::BeyondTail { tail: source.tail_offset() });
     }
@@ -185,11 +197,6 @@ fn accept(stream: &Stream, append: &Append) -> Decision {
         close: append.close,
     };
     Decision { effects: vec![Effect::Appended(appended)], outcome: Some(after) }
-}
-
-/// The answer to a create that found the stream as it was asked for.
-pub fn found(stream: &Stream) -> Outcome {
-    outcome(stream, false, None)
 }
 
 fn outcome(stream: &Stream, fresh: bool, producer: Option<Accepted>) -> Outcome {
