@@ -93,6 +93,10 @@ pub struct EngineSettings {
     /// Sealed bytes up to this many are kept in the stream's manifest instead of a chunk
     #[arg(long, env = "HEADWATER_INLINE_BYTES", default_value = "64KiB", value_parser = bytes, value_name = "BYTES")]
     pub inline_bytes: u64,
+    /// Small chunks of a stream are merged into ones of about this size, and those later into ones of 8 and of 64 times as
+    /// much. At most 1MiB
+    #[arg(long, env = "HEADWATER_MERGE_BYTES", default_value = "1MiB", value_parser = bytes, value_name = "BYTES")]
+    pub merge_bytes: u64,
     /// Log objects between two checkpoints of a shard: what a cold start has to read
     #[arg(long, env = "HEADWATER_CHECKPOINT_ENTRIES", default_value_t = 512, value_parser = clap::value_parser!(u64).range(1..), value_name = "N")]
     pub checkpoint_entries: u64,
@@ -147,7 +151,9 @@ impl EngineSettings {
         demand(self.seal_idle <= self.seal_age, "seal-idle must not be more than seal-age")?;
         demand(self.commit_interval < self.append_timeout, "commit-interval must be less than append-timeout")?;
         demand(self.direct_bytes <= self.batch_bytes, "direct-bytes must not be more than batch-bytes")?;
-        demand(self.inline_bytes <= self.seal_bytes, "inline-bytes must not be more than seal-bytes")
+        demand(self.inline_bytes <= self.seal_bytes, "inline-bytes must not be more than seal-bytes")?;
+        // What merging takes in memory follows from it.
+        demand((1..=1 << 20).contains(&self.merge_bytes), "merge-bytes must be between 1 byte and 1MiB")
     }
 }
 

@@ -22,9 +22,10 @@ use crate::layout::{Damaged, chunk, document, key};
 use crate::protocol::{Incarnation, Stream, StreamName, page};
 use crate::store::{Condition, Put, Reply};
 
-/// Sizes that small chunks grow to: the last chunks that are smaller than half of one become one chunk as soon as
-/// together they reach it. So each byte is rewritten once per size at most, and a long stream's manifest stays small.
-const SIZES: [u64; 3] = [1 << 20, 8 << 20, 64 << 20];
+/// Sizes that small chunks grow to, in multiples of `merge_bytes`: the last chunks that are smaller than half of one become
+/// one chunk as soon as together they reach it. So each byte is rewritten once per size at most, and a long stream's
+/// manifest stays small.
+const SIZES: [u64; 3] = [1, 8, 64];
 
 /// A stream as it is to be sealed: all its records up to `log_position`.
 #[derive(Debug)]
@@ -301,7 +302,8 @@ impl Builder<'_> {
         let free = chunks.iter().rposition(is_bound).map_or(0, |last| last + 1);
         // What is to be let go in pieces must not be in one.
         let retained = self.plan.stream.as_ref().and_then(|stream| stream.retention.bytes).unwrap_or(u64::MAX);
-        let Some(count) = mergeable(&chunks[free..], retained / 4) else { return Ok(()) };
+        let unit = self.context.settings.merge_bytes;
+        let Some(count) = mergeable(&chunks[free..], unit, retained / 4) else { return Ok(()) };
         // It takes several times its bytes in memory; what is not merged now will be another time.
         let Ok(_turn) = self.context.merging.try_acquire() else { return Ok(()) };
         let last: Vec<ChunkRef> = chunks[chunks.len() - count..].to_vec();
@@ -335,13 +337,14 @@ impl Builder<'_> {
 }
 
 /// How many of the last chunks to merge, into one of not much more than `largest` bytes.
-fn mergeable(chunks: &[ChunkRef], largest: u64) -> Option<usize> {
+fn mergeable(chunks: &[ChunkRef], unit: u64, largest: u64) -> Option<usize> {
     let reaches = |size: u64| {
         let small = chunks.iter().rev().take_while(|chunk| chunk.len < size / 2);
         let (count, total) = small.fold((0, 0), |(count, total), chunk| (count + 1, total + chunk.len));
         (total >= size).then_some(count)
     };
-    SIZES.iter().rev().filter(|size| **size <= largest.max(SIZES[0])).find_map(|size| reaches(*size))
+    let sizes = SIZES.iter().rev().map(|times| times * unit);
+    sizes.filter(|size| *size <= largest.max(unit)).find_map(reaches)
 }
 
 /// Uploads a chunk under a fresh name.

@@ -88,7 +88,7 @@ fn grow(len: u64, times: u64) -> (Vec<u64>, u64) {
     let (mut chunks, mut rewritten): (Vec<ChunkRef>, u64) = (Vec::new(), 0);
     for time in 0..times {
         chunks.push(chunk(time * len, len));
-        if let Some(count) = mergeable(&chunks, u64::MAX) {
+        if let Some(count) = mergeable(&chunks, 1 << 20, u64::MAX) {
             let merged: Vec<ChunkRef> = chunks.split_off(chunks.len() - count);
             let total = merged.iter().map(|chunk| chunk.len).sum();
             rewritten += total;

@@ -93,6 +93,7 @@ pub fn small() -> EngineSettings {
     EngineSettings {
         page_bytes: PAGE,
         inline_bytes: 48,
+        merge_bytes: 300,
         seal_bytes: 600,
         seal_runs: 20,
         seal_idle: Duration::from_secs(4),
