@@ -238,7 +238,7 @@ impl Engine {
                 read::parts(&committed, &range)
             };
             let missing = match parts {
-                Some(parts) => match read::fetch(&self.0.context, owner, range.clone(), &parts).await {
+                Some(parts) => match read::fetch(&self.0.context, owner, range.clone(), parts).await {
                     Ok(fetched) => return Ok(fetched),
                     Err(Missing::Failed(error)) => return Err(error),
                     Err(Missing::Object { key }) => (key, "it is missing".to_owned()),

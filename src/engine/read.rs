@@ -149,10 +149,10 @@ pub(super) struct Owner<'a> {
 
 /// The page's bytes as the protocol serves them.
 pub(super) async fn fetch(
-    context: &Context,
+    context: &Arc<Context>,
     owner: Owner<'_>,
     range: Range<u64>,
-    parts: &[Part],
+    parts: Vec<Part>,
 ) -> Result<(Bytes, Source), Missing> {
     if range.is_empty() {
         return Ok((if owner.is_json { json::array(std::iter::empty()) } else { Bytes::new() }, Source::Memory));
@@ -162,19 +162,22 @@ pub(super) async fn fetch(
         Part::Log { position, .. } => context.tails.has_entry(owner.shard, *position),
         Part::Chunk { .. } => false,
     });
-    let made = AtomicBool::new(false);
-    let key = (owner.name.clone(), owner.incarnation, range.start, range.end);
-    let make = async {
-        made.store(true, Ordering::Relaxed);
+    let is_made = Arc::new(AtomicBool::new(false));
+    let Owner { shard, name, incarnation, is_json } = owner;
+    let key = (name.clone(), incarnation, range.start, range.end);
+    let (making, name, here) = (Arc::clone(&is_made), name.clone(), Arc::clone(context));
+    let make = async move {
+        making.store(true, Ordering::Relaxed);
+        let owner = Owner { shard, name: &name, incarnation, is_json };
         let mut pieces = Vec::with_capacity(parts.len());
-        for part in parts {
+        for part in &parts {
             // A slice would keep the whole object in memory for as long as the response is being sent.
-            pieces.push(Bytes::copy_from_slice(&fetch_part(context, owner, part).await?));
+            pieces.push(Bytes::copy_from_slice(&fetch_part(&here, owner, part).await?));
         }
-        Ok(if owner.is_json { json::array(pieces.iter()) } else { join(pieces) })
+        Ok(if is_json { json::array(pieces.iter()) } else { join(pieces) })
     };
     let page = context.tails.page(key, make).await?;
-    let from_store = made.load(Ordering::Relaxed) && !in_memory;
+    let from_store = is_made.load(Ordering::Relaxed) && !in_memory;
     Ok((page, if from_store { Source::Store } else { Source::Memory }))
 }
 
@@ -191,7 +194,7 @@ pub(super) async fn fetch_part(context: &Context, owner: Owner<'_>, part: &Part)
     match part {
         Part::Inline(bytes) => Ok(bytes.clone()),
         Part::Log { position, start, len, range } => {
-            let entry = context.tails.entry(&*context.store, owner.shard, *position).await?;
+            let entry = context.tails.entry(&context.store, owner.shard, *position).await?;
             let piece =
                 entry.piece(owner.name, owner.incarnation, *start, *len).ok_or_else(|| EngineError::Damaged {
                     key: key::log(owner.shard, *position),

@@ -250,7 +250,7 @@ impl Builder<'_> {
     }
 
     async fn take_from_log(&mut self, run: &Run) -> Result<(), Missing> {
-        let entry = self.context.tails.entry(&*self.context.store, self.plan.shard, run.position).await?;
+        let entry = self.context.tails.entry(&self.context.store, self.plan.shard, run.position).await?;
         let piece = entry.piece(self.owner.name, self.owner.incarnation, run.start, run.len);
         let piece = piece.ok_or_else(|| EngineError::Damaged {
             key: key::log(self.plan.shard, run.position),

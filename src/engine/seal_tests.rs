@@ -130,7 +130,7 @@ async fn a_replica_that_is_behind_does_not_take_a_manifest_back() {
 #[tokio::test]
 async fn neither_a_page_nor_what_is_to_be_sealed_keeps_a_log_object_in_memory() {
     let bucket: Arc<dyn Store> = Arc::new(MemoryStore::new(Clock::tokio(1_800_000_000_000)));
-    let context = context(Arc::clone(&bucket), 2);
+    let context = Arc::new(context(Arc::clone(&bucket), 2));
     let mut committed = Committed::default();
     write(&*bucket, &mut committed, 1, &[created(), appended(0, "first")]).await;
     committed.base = Some(Base { manifest: None, version: None });
@@ -138,7 +138,7 @@ async fn neither_a_page_nor_what_is_to_be_sealed_keeps_a_log_object_in_memory() 
     let owner = Owner { shard: 0, name: &plan.name, incarnation: incarnation(), is_json: false };
 
     let parts = read::parts(&committed, &(0..5)).unwrap_or_else(|| panic!("no parts"));
-    let page = read::fetch(&context, owner, 0..5, &parts).await;
+    let page = read::fetch(&context, owner, 0..5, parts).await;
     let (page, _) = page.unwrap_or_else(|e| panic!("{e:?}"));
     let mut builder = Builder { context: &context, plan: &plan, owner, open: Open::default(), built: nothing(&plan) };
     builder.take_from_log(&plan.runs[0]).await.unwrap_or_else(|e| panic!("{e:?}"));

@@ -110,20 +110,21 @@ impl Tails {
     }
 
     /// The entry's data, from memory or from the store.
-    pub async fn entry(&self, store: &dyn Store, shard: u32, position: u64) -> Result<Arc<EntryData>, Missing> {
-        let fetch = async {
+    pub async fn entry(&self, store: &Arc<dyn Store>, shard: u32, position: u64) -> Result<Arc<EntryData>, Missing> {
+        if let Some(data) = self.entries.get(&(shard, position)) {
+            return Ok(data);
+        }
+        let (store, entries) = (Arc::clone(store), self.entries.clone());
+        let fetch = async move {
             let key = key::log(shard, position);
             let object = store.get(&key).await.map_err(EngineError::from)?.value;
             let body = object.ok_or(Missing::Object { key: key.clone() })?.body;
             let entry = super::log::decode(&key, shard, position, &body)?;
             let data = Arc::new(EntryData::new(&entry, &body));
-            self.entries.insert((shard, position), Arc::clone(&data));
+            entries.insert((shard, position), Arc::clone(&data));
             Ok(data)
         };
-        match self.entries.get(&(shard, position)) {
-            Some(data) => Ok(data),
-            None => self.entries_under_way.make(&(shard, position), fetch).await,
-        }
+        self.entries_under_way.make(&(shard, position), fetch).await
     }
 
     /// Whether the entry's data is in memory.
@@ -135,7 +136,7 @@ impl Tails {
     pub async fn page(
         &self,
         key: PageKey,
-        make: impl Future<Output = Result<Bytes, Missing>>,
+        make: impl Future<Output = Result<Bytes, Missing>> + Send + 'static,
     ) -> Result<Bytes, Missing> {
         let len = key.3 - key.2;
         self.pages.get(key, len, make).await

@@ -45,11 +45,12 @@ impl Frames {
         let encoding = Encoding::of(&page.stream.content_type);
         let incarnation = page.stream.incarnation.get();
         let key = FrameKey { name: name.clone(), incarnation, start: page.start, end: page.end, encoding };
-        let encode = async {
-            let (bytes, _) = api.engine.fetch(name, page).await?;
+        let (engine, name, page) = (api.engine.clone(), name.clone(), page.clone());
+        let (len, encode) = (page.end - page.start, async move {
+            let (bytes, _) = engine.fetch(&name, &page).await?;
             Ok(frame::data(&bytes, encoding))
-        };
-        self.0.get(key, page.end - page.start, encode).await
+        });
+        self.0.get(key, len, encode).await
     }
 }
 

@@ -160,7 +160,7 @@ impl Check<'_> {
             return Ok(self.chunk(&key, nonce, run.len, None).await?.map(|what| (key, what)));
         }
         let key = key::log(number, run.position);
-        match self.context.tails.entry(&*self.context.store, number, run.position).await {
+        match self.context.tails.entry(&self.context.store, number, run.position).await {
             Ok(entry) if entry.piece(name, incarnation, run.start, run.len).is_some() => Ok(None),
             Ok(_) => Ok(Some((key, format!("it lacks bytes of stream {name}")))),
             Err(Missing::Object { .. }) => Ok(Some((key, format!("it is missing, with bytes of stream {name}")))),
