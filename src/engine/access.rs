@@ -123,6 +123,13 @@ impl Engine {
         Ok(self.is_usable(shard))
     }
 
+    /// Has a shard loaded, if it can be, so that it keeps up with what it has to do.
+    pub(super) async fn wake(&self, shard: u32) {
+        if let Err(error) = confirm(&self.0.shards[shard as usize], Instant::now(), self.patience()).await {
+            tracing::warn!(shard, %error, "shard not loaded");
+        }
+    }
+
     /// Whether what is known of a shard may be served.
     pub(super) fn is_usable(&self, shard: &Handle) -> bool {
         let context = &self.0.context;

@@ -318,8 +318,13 @@ impl Story {
             // What a fork inherits that is in no chunk.
             let (from, to) = (state.tail as usize, branch as usize);
             let is_inherited = book.content[from..to] == *body && appended.producer.is_none() && !appended.close;
-            let wrong = || format!("{body} was put where {} is inherited", &book.content[from..to]);
-            return if is_inherited { Ok(State { tail: branch, ..state }) } else { Err(wrong()) };
+            if !is_inherited {
+                return Err(format!("{body} was put where {} is inherited", &book.content[from..to]));
+            }
+            // By the time of this log, which may not be that of the source's.
+            let first = book.ends.partition_point(|end| (*end as usize) <= from);
+            book.written[first..].fill(at);
+            return Ok(State { tail: branch, ..state });
         }
         if let Some(Producer { id, epoch, seq }) = &appended.producer {
             let known = Arc::make_mut(&mut state.producers).insert(id.clone(), (*epoch, *seq));

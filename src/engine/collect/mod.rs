@@ -102,6 +102,8 @@ impl Round<'_> {
     async fn run(&self) -> Result<(), EngineError> {
         self.probes().await?;
         for shard in 0..self.context().shards {
+            // One that nobody has used since the start is not loaded, and what is only in its log has nobody who seals it.
+            self.engine.wake(shard).await;
             self.old_entries(shard).await?;
         }
         let mut folders = Folders::of(self.context());

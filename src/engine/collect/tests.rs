@@ -71,6 +71,23 @@ async fn an_old_chunk_that_only_the_log_names_stays() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_a_replica_left_in_the_log_is_sealed_although_nobody_asks_for_it() {
+    let world = World::new().await;
+    let stream = name("s");
+    world.create(&stream, Lifetime::Forever).await;
+    world.append(&stream, "only in the log").await;
+    let restarted = world.cold(settings()).await;
+    // Ended at once: it does not seal any more.
+    drop(world);
+    let sealed = key::manifest(&stream);
+    seconds(100).await;
+    assert!(!restarted.has(&sealed).await, "it was sealed before it was looked for");
+    restarted.collect(true).await;
+    seconds(30).await;
+    assert!(restarted.has(&sealed).await, "{:?}", restarted.keys().await);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_manifest_that_arrives_after_its_chunk_was_collected_is_refused() {
     let world = World::new().await;
     let stream = name("s");
