@@ -7,12 +7,11 @@ use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
-use super::error::{behind, no_answer, retry_after, stopping};
+use super::error::{behind, log_is_short, no_answer, retry_after, stopping};
 use super::handle::{Handle, Message};
 use super::read;
 use super::state::{Base, Cell, Committed};
 use super::{Engine, EngineError, Page};
-use crate::layout::key;
 use crate::protocol::stream::{Command, answering};
 use crate::protocol::{ReadFrom, Rejection, Stream, StreamName};
 
@@ -47,8 +46,7 @@ impl Engine {
         if sealed_to < head() || confirm(shard, Instant::now(), self.patience()).await.is_err() || sealed_to < head() {
             return Ok(());
         }
-        let what = format!("the log ends before position {}, but {name} has records up to {sealed_to}", head());
-        Err(EngineError::Damaged { key: key::checkpoint(number), what })
+        Err(log_is_short(number, head(), name, sealed_to))
     }
 
     /// The stream, if there is one and its time is not over.

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::layout::key;
-use crate::protocol::Rejection;
+use crate::protocol::{Rejection, StreamName};
 use crate::store::{FailureKind, StoreError};
 
 /// Why the engine did not do what it was asked.
@@ -44,6 +44,12 @@ pub(super) fn no_answer() -> EngineError {
 pub(super) fn behind() -> EngineError {
     let why = "this server is still reading what others have written; nothing was done".to_owned();
     EngineError::Unavailable { why, retry_after: retry_after() }
+}
+
+/// A manifest has records of positions that the log does not have.
+pub(super) fn log_is_short(shard: u32, head: u64, name: &StreamName, sealed_to: u64) -> EngineError {
+    let what = format!("the log ends before position {head}, but {name} has records up to {sealed_to}");
+    EngineError::Damaged { key: key::checkpoint(shard), what }
 }
 
 pub(super) fn damaged_cluster(what: &str) -> EngineError {

@@ -1,6 +1,7 @@
 //! Sealing: a stream's bytes move from the log to chunks of its own, and its manifest takes in what the log says of it.
 
 use std::collections::HashSet;
+use std::ops::Range;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -17,13 +18,13 @@ use crate::clock::Millis;
 use crate::layout::checkpoint::{Nonce, Release, Run};
 use crate::layout::document::Document;
 use crate::layout::facts::Facts;
-use crate::layout::manifest::{ChunkRef, Foreign, Inline, Manifest};
+use crate::layout::manifest::{ChunkRef, Inline, Manifest};
 use crate::layout::{Damaged, chunk, document, key};
 use crate::protocol::{Incarnation, Stream, StreamName, page};
 use crate::store::{Condition, Put, Reply};
 
-/// Sizes that small chunks grow to, in multiples of `merge_bytes`: the last chunks that are smaller than half of one become
-/// one chunk as soon as together they reach it. So each byte is rewritten once per size at most, and a long stream's
+/// Sizes that small chunks grow to, in multiples of `merge_bytes`: of the last chunks that are smaller than half of one, as
+/// many become one chunk as together reach it. So each byte is rewritten once per size at most, and a long stream's
 /// manifest stays small.
 const SIZES: [u64; 3] = [1, 8, 64];
 
@@ -214,11 +215,20 @@ impl Builder<'_> {
         }
         for run in &self.plan.runs {
             match run.nonce {
-                None => self.take_from_log(run).await?,
+                None => {
+                    // However much has come meanwhile: not all of it at once in memory.
+                    if self.open.len + run.len > self.context.settings.seal_bytes {
+                        self.close_chunk().await?;
+                    }
+                    self.take_from_log(run).await?;
+                }
                 Some(Nonce(nonce)) => {
                     self.close_chunk().await?;
                     let page_ends: Vec<u64> = self.page_ends_in(run.start, run.start + run.len);
-                    self.push_chunk(run.start, run.len, nonce, run.at, &page_ends, run.foreign.clone());
+                    let overshoots = ChunkRef::overshoots(run.start, &page_ends, self.context.page_bytes);
+                    let Run { start, len, at, .. } = *run;
+                    let chunk = ChunkRef { start, len, nonce, at, overshoots, foreign: run.foreign.clone() };
+                    self.built.manifest.chunks.push(chunk);
                 }
             }
         }
@@ -266,34 +276,26 @@ impl Builder<'_> {
         self.plan.page_ends.iter().copied().filter(|at| start < *at && *at <= end).collect()
     }
 
-    fn push_chunk(
-        &mut self,
-        start: u64,
-        len: u64,
-        nonce: u128,
-        at: Millis,
-        page_ends: &[u64],
-        foreign: Option<Foreign>,
-    ) {
-        let overshoots = ChunkRef::overshoots(start, page_ends, self.context.page_bytes);
-        self.built.manifest.chunks.push(ChunkRef { start, len, nonce, at, overshoots, foreign });
+    /// Uploads the open bytes, if any, and names them after the chunks so far.
+    async fn close_chunk(&mut self) -> Result<(), Missing> {
+        if self.open.len > 0 {
+            let chunk = self.upload_open().await?;
+            self.built.manifest.chunks.push(chunk);
+        }
+        Ok(())
     }
 
-    /// Uploads the open bytes, if any.
-    async fn close_chunk(&mut self) -> Result<(), Missing> {
-        if self.open.len == 0 {
-            return Ok(());
-        }
+    async fn upload_open(&mut self) -> Result<ChunkRef, Missing> {
         let open = std::mem::take(&mut self.open);
         let Owner { name, incarnation, .. } = self.owner;
         let Uploaded { nonce, .. } = upload(self.context, name, incarnation, &open.pieces, &open.ends).await?;
         self.built.uploaded.push((self.owner.incarnation.get(), nonce));
         let page_ends = page::ends_in(open.start, &open.ends, self.context.page_bytes);
-        self.push_chunk(open.start, open.len, nonce, open.at, &page_ends, None);
-        Ok(())
+        let overshoots = ChunkRef::overshoots(open.start, &page_ends, self.context.page_bytes);
+        Ok(ChunkRef { start: open.start, len: open.len, nonce, at: open.at, overshoots, foreign: None })
     }
 
-    /// Makes one chunk of the last ones, if together they are large enough.
+    /// Makes one chunk of some of the last ones, if together they are large enough.
     async fn merge(&mut self) -> Result<(), Missing> {
         let chunks = &self.built.manifest.chunks;
         // Not what is another stream's, and not what forks of this one name.
@@ -303,11 +305,12 @@ impl Builder<'_> {
         // What is to be let go in pieces must not be in one.
         let retained = self.plan.stream.as_ref().and_then(|stream| stream.retention.bytes).unwrap_or(u64::MAX);
         let unit = self.context.settings.merge_bytes;
-        let Some(count) = mergeable(&chunks[free..], unit, retained / 4) else { return Ok(()) };
+        let Some(small) = mergeable(&chunks[free..], unit, retained / 4) else { return Ok(()) };
+        let merged = free + small.start..free + small.end;
         // It takes several times its bytes in memory; what is not merged now will be another time.
         let Ok(_turn) = self.context.merging.try_acquire() else { return Ok(()) };
-        let last: Vec<ChunkRef> = chunks[chunks.len() - count..].to_vec();
-        for old in &last {
+        let small = chunks[merged.clone()].to_vec();
+        for old in &small {
             let read = read::whole_chunk(self.context, self.owner.name, self.owner.incarnation, old.nonce).await;
             let whole = match read {
                 Ok(whole) => whole,
@@ -316,10 +319,10 @@ impl Builder<'_> {
             let data = Bytes::from(whole.blocks.concat());
             self.open.push(old.start, old.at, data, whole.ends.into_iter());
         }
-        self.built.dropped.extend(last.iter().map(|old| (self.owner.incarnation.get(), old.nonce)));
-        let keep = self.built.manifest.chunks.len() - count;
-        self.built.manifest.chunks.truncate(keep);
-        self.close_chunk().await
+        let chunk = self.upload_open().await?;
+        self.built.dropped.extend(small.iter().map(|old| (self.owner.incarnation.get(), old.nonce)));
+        self.built.manifest.chunks.splice(merged, [chunk]);
+        Ok(())
     }
 
     /// A chunk that is lost or damaged must not hold up the bytes that came after it. If it is only not where an outdated
@@ -336,12 +339,17 @@ impl Builder<'_> {
     }
 }
 
-/// How many of the last chunks to merge, into one of not much more than `largest` bytes.
-fn mergeable(chunks: &[ChunkRef], unit: u64, largest: u64) -> Option<usize> {
+/// Which of the last chunks to merge, into one of at most one and a half times `largest` bytes.
+fn mergeable(chunks: &[ChunkRef], unit: u64, largest: u64) -> Option<Range<usize>> {
     let reaches = |size: u64| {
-        let small = chunks.iter().rev().take_while(|chunk| chunk.len < size / 2);
-        let (count, total) = small.fold((0, 0), |(count, total), chunk| (count + 1, total + chunk.len));
-        (total >= size).then_some(count)
+        let first = chunks.iter().rposition(|chunk| chunk.len >= size / 2).map_or(0, |large| large + 1);
+        let mut total = 0;
+        let is_enough = |chunk: &ChunkRef| {
+            total += chunk.len;
+            total >= size
+        };
+        let last = chunks[first..].iter().position(is_enough)?;
+        Some(first..first + last + 1)
     };
     let sizes = SIZES.iter().rev().map(|times| times * unit);
     sizes.filter(|size| *size <= largest.max(unit)).find_map(reaches)

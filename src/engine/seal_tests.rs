@@ -82,17 +82,44 @@ async fn a_chunk_stays_if_a_manifest_that_was_not_heard_of_had_named_it_and_anot
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_came_in_crowds_is_sealed_a_chunk_at_a_time() {
+    // It was all in memory at once, however much that was.
+    let bucket: Arc<dyn Store> = Arc::new(MemoryStore::new(Clock::tokio(1_800_000_000_000)));
+    let mut context = context(Arc::clone(&bucket), 2);
+    context.settings.seal_bytes = 10;
+    let mut committed = Committed::default();
+    write(&*bucket, &mut committed, 1, &[created()]).await;
+    for (start, text) in [(0, "1234"), (4, "5678"), (8, "90"), (10, "larger than all"), (25, "and"), (28, "the rest")] {
+        write(&*bucket, &mut committed, start + 2, &[appended(start, text)]).await;
+    }
+    committed.base = Some(Base { manifest: None, version: None });
+    let plan = Plan::new(0, &name(), 30, &committed).unwrap_or_else(|| panic!("the manifest is known"));
+    let Ok(Sealed::Written { base, .. }) = seal(&context, &plan).await else { panic!("it was to be written") };
+    let manifest = base.manifest.unwrap_or_else(|| panic!("there is no manifest"));
+    assert_eq!(manifest.chunks.iter().map(|chunk| chunk.len).collect::<Vec<_>>(), [10, 15, 3, 8]);
+    assert_eq!(manifest.end(), 36);
+}
+
+#[test]
+fn of_many_small_chunks_only_as_many_are_merged_as_are_enough() {
+    let chunk = |start| ChunkRef { start, len: 8 << 20, nonce: 0, at: 0, overshoots: vec![], foreign: None };
+    let mut chunks: Vec<ChunkRef> = (0..30).map(|n| chunk(n * (8 << 20))).collect();
+    assert_eq!(mergeable(&chunks, 1 << 20, u64::MAX), Some(0..8));
+    chunks[20].len = 64 << 20;
+    assert_eq!(mergeable(&chunks, 1 << 20, u64::MAX), Some(21..29));
+}
+
 /// Seals a stream again and again, `len` bytes at a time. Returns the chunks' sizes and how many bytes were rewritten.
 fn grow(len: u64, times: u64) -> (Vec<u64>, u64) {
     let chunk = |start, len| ChunkRef { start, len, nonce: 0, at: 0, overshoots: vec![], foreign: None };
     let (mut chunks, mut rewritten): (Vec<ChunkRef>, u64) = (Vec::new(), 0);
     for time in 0..times {
         chunks.push(chunk(time * len, len));
-        if let Some(count) = mergeable(&chunks, 1 << 20, u64::MAX) {
-            let merged: Vec<ChunkRef> = chunks.split_off(chunks.len() - count);
-            let total = merged.iter().map(|chunk| chunk.len).sum();
+        if let Some(merged) = mergeable(&chunks, 1 << 20, u64::MAX) {
+            let total = chunks[merged.clone()].iter().map(|chunk| chunk.len).sum();
             rewritten += total;
-            chunks.push(chunk(merged[0].start, total));
+            chunks.splice(merged.clone(), [chunk(chunks[merged.start].start, total)]);
         }
     }
     (chunks.iter().map(|chunk| chunk.len).collect(), rewritten)

@@ -15,10 +15,12 @@ use tokio::time::Instant;
 
 use super::EngineError;
 use super::checkpoint::Held;
+use super::error::log_is_short;
 use super::handle::{Answer, Write};
 use super::load;
 use super::log::{self, Ahead, Settled};
 use super::shard::{Event, Shard, Waiting};
+use super::state::Base;
 use super::tail::EntryData;
 use crate::clock::Millis;
 use crate::layout::entry::{self, Header};
@@ -163,12 +165,19 @@ impl Shard {
                 // Writes that wait for a manifest came later, so this one need not wait for them.
                 let known = self.view.cells.get(&write.name).and_then(|cell| {
                     let committed = cell.lock();
-                    committed.is_known().then(|| committed.stream.clone())
+                    let sealed_to = committed.base.as_ref().map_or(0, Base::log_position);
+                    committed.is_known().then(|| (committed.stream.clone(), sealed_to))
                 });
-                let Some(stream) = known else {
+                let Some((stream, sealed_to)) = known else {
                     self.wait_for_manifest(write.name.clone(), Waiting::Write(write));
                     return None;
                 };
+                if sealed_to >= self.log.next {
+                    // Another replica has sealed what this one has not read yet, and this is judged again when it is read.
+                    // Unless the head is here after all: then nobody would see what is written now.
+                    let error = log_is_short(self.number, self.log.next, &write.name, sealed_to);
+                    return Some(Judged { write, answer: Answer::No(error) });
+                }
                 stream
             }
         };

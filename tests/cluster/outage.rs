@@ -16,6 +16,8 @@ use crate::support::{Minio, Server, SlowDown, Toxiproxy, on_bucket, seed};
 const RECOVERS_WITHIN: Duration = Duration::from_secs(60);
 /// Producers that have more in flight than the server may queue.
 const FLOOD: usize = 400;
+/// Appends of theirs, 128 KiB each, before the store goes: to one stream, faster than it is sealed.
+const FLOODED: u64 = 2000;
 /// Connections of all writers and readers together, and some that broke off.
 const CLIENTS: Clients = Clients { connections: 600, http2_requests: 0 };
 const SIZE: Size = Size { streams: 4, producers: 4, plain: 1, readers: 2, pause: Duration::from_millis(20) };
@@ -88,7 +90,9 @@ impl Witness {
         // Read, it is kept as a page: the flood may write more, before the store goes, than the log cache holds.
         model::content(&client, &cached).await;
         let flood = Flood::start(&client, &[server.url("/v1/stream/flood")], FLOOD).await;
-        tokio::time::sleep(Duration::from_secs(1)).await;
+        while flood.counted().1 < FLOODED {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
         Witness { server, client, load, flood, cached, producer, subscription }
     }
 
@@ -105,9 +109,9 @@ impl Witness {
             assert!(self.server.is_running(), "the server has ended");
             self.subscription.assert_open();
         }
-        let (attempts, _, flooded) = self.flood.counted();
+        let (attempts, acknowledged, flooded) = self.flood.counted();
         eprintln!(
-            "{refused} writes refused, {polls} long-polls answered in {outage:?}; {flooded} of {attempts} floods"
+            "{refused} writes refused, {polls} long-polls answered in {outage:?}; of {attempts} floods {acknowledged} taken, {flooded} not"
         );
         assert!(refused > 0 && flooded > 0, "nothing was refused during the outage");
         budget::assert_kept(&self.server, CLIENTS);

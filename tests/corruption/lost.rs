@@ -98,8 +98,9 @@ async fn a_manifest_that_is_ahead_of_the_log_is_an_error_for_reads_and_writes() 
     // What is written to a log that has begun anew would be taken for what the manifest has already.
     let before = panics();
     let keys = ask(&store, settings.clone(), &mut stream).await;
-    assert_eq!(keys, ["checkpoint/0", "log/0/00000000000000000001"]);
-    assert_eq!(ask(&store, settings, &mut stream).await[0], "checkpoint/0");
+    assert_eq!(keys, ["checkpoint/0", "checkpoint/0"]);
+    assert_eq!(ask(&store, settings, &mut stream).await, keys);
+    assert!(!bucket::objects(&store).await.into_keys().any(|key| key.starts_with("log/")), "it was written");
     assert_eq!(panics(), before);
 }
 
@@ -125,4 +126,29 @@ async fn a_chunk_that_is_lost_does_not_hold_up_what_comes_after_it() {
     let manifest = bucket::objects(&store).await.remove(&headwater::layout::key::manifest(&stream.name));
     let manifest = manifest.and_then(|object| document::decode::<Manifest>(&object).ok());
     assert_eq!(manifest.map(|manifest| (manifest.end(), manifest.chunks.len())), Some((stream.tail(), 3)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_manifest_that_comes_to_be_ahead_of_the_log_is_not_written_on() {
+    let store = Arc::new(MemoryStore::new(Clock::tokio(NOW)));
+    let settings = EngineSettings { shards: 1, ..bucket::settings() };
+    let engine = open(&store, settings.clone()).await.unwrap_or_else(|e| panic!("{e}"));
+    let mut stream = bucket::create(&engine, &in_shard("s", 0), "text/plain").await;
+    let mut other = bucket::create(&engine, &in_shard("other", 0), "text/plain").await;
+    write(&engine, &mut stream, 3).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let key = headwater::layout::key::manifest(&stream.name);
+    let object = bucket::objects(&store).await.remove(&key).unwrap_or_else(|| panic!("it is not sealed"));
+    let mut manifest = document::decode::<Manifest>(&object).unwrap_or_else(|e| panic!("{e}"));
+    manifest.log_position = 1_000_000;
+    store.tamper(&key, Some(document::encode(&manifest, 77)));
+    // It is read when this is to be sealed.
+    write(&engine, &mut stream, 1).await;
+    tokio::time::sleep(Duration::from_secs(60)).await;
+    let refused = bucket::append(&engine, &mut stream, b"more", false).await;
+    assert!(matches!(&refused, Err(EngineError::Damaged { key, .. }) if key == "checkpoint/0"), "{refused:?}");
+    write(&engine, &mut other, 1).await;
+    drop(engine);
+    let cold = open(&store, settings).await.unwrap_or_else(|e| panic!("{e}"));
+    write(&cold, &mut other, 1).await;
 }
