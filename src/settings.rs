@@ -115,6 +115,11 @@ pub struct EngineSettings {
     #[arg(long, env = "HEADWATER_SYNC_INTERVAL", default_value = "1s", value_parser = duration, value_name = "DURATION")]
     #[serde(serialize_with = "show_duration")]
     pub sync_interval: Duration,
+    /// Confirms with the bucket before each read that it is of the latest: a GET per shard for all reads that wait at a
+    /// time. Else a read is older than the bucket by up to sync-interval when other replicas write that do not reach the
+    /// shard's home
+    #[arg(long, env = "HEADWATER_STRICT_READS")]
+    pub strict_reads: bool,
     /// Memory for manifests of streams without bytes in the log
     #[arg(long, env = "HEADWATER_MANIFEST_CACHE", default_value = "64MiB", value_parser = bytes, value_name = "BYTES")]
     pub manifest_cache: u64,

@@ -17,19 +17,25 @@ use crate::protocol::{ReadFrom, Rejection, Stream, StreamName};
 
 impl Engine {
     /// Looks at what is known of a stream. What leads to a refusal is looked at again with the head confirmed, because
-    /// another replica may have created the stream, or handed out the offset, a moment ago.
+    /// another replica may have created the stream, or handed out the offset, a moment ago. So is, if another replica is
+    /// the shard's home, what may change: writes go there, and whoever has written may read what was written.
     pub(super) async fn look<T>(
         &self,
         name: &StreamName,
         look: impl Fn(&Committed) -> Result<T, Rejection>,
+        may_change: impl Fn(&T) -> bool,
     ) -> Result<T, EngineError> {
+        let arrived = Instant::now();
+        let (number, shard) = self.shard(name);
         let cell = self.cell(name, false).await?;
         self.check_head(name, &cell).await?;
-        if let Ok(found) = look(&cell.lock()) {
-            return Ok(found);
+        let looked = look(&cell.lock());
+        match looked {
+            Ok(found) if self.0.context.home_elsewhere(number).is_none() || !may_change(&found) => return Ok(found),
+            // Cut off from all of them, what is in memory goes on being served.
+            Ok(_) => drop(self.freshen(shard, arrived).await?),
+            Err(_) => confirm(shard, Instant::now(), self.patience()).await?,
         }
-        let (_, shard) = self.shard(name);
-        confirm(shard, Instant::now(), self.patience()).await?;
         let cell = self.cell(name, false).await?;
         self.check_head(name, &cell).await?;
         let looked = look(&cell.lock());
@@ -42,7 +48,7 @@ impl Engine {
     async fn check_head(&self, name: &StreamName, cell: &Cell) -> Result<(), EngineError> {
         let (number, shard) = self.shard(name);
         let sealed_to = cell.lock().base.as_ref().map_or(0, Base::log_position);
-        let head = || shard.view.head.load(Ordering::Acquire);
+        let head = || shard.view.head();
         if sealed_to < head() || confirm(shard, Instant::now(), self.patience()).await.is_err() || sealed_to < head() {
             return Ok(());
         }
@@ -55,11 +61,13 @@ impl Engine {
         committed.stream.clone().ok_or(Rejection::NotFound)
     }
 
-    pub(super) async fn find_page(&self, name: &StreamName, from: ReadFrom) -> Result<Page, EngineError> {
+    /// The page that starts at `from`, and, if `latest`, ends where the stream does at this moment.
+    pub(super) async fn find_page(&self, name: &StreamName, from: ReadFrom, latest: bool) -> Result<Page, EngineError> {
         let locate =
             |committed: &Committed| read::locate(committed, &self.alive(committed)?, from, self.0.context.page_bytes);
+        let may_change = |page: &Option<Page>| latest && page.as_ref().is_some_and(Page::reaches_tail);
         loop {
-            match self.look(name, locate).await {
+            match self.look(name, locate, may_change).await {
                 Ok(Some(page)) => return Ok(page),
                 // Where the page ends is in the manifest.
                 Ok(None) => drop(self.cell(name, true).await?),
@@ -83,7 +91,7 @@ impl Engine {
     /// What is known of the stream, not older than the bucket by more than the sync interval while that answers.
     pub(super) async fn cell(&self, name: &StreamName, manifest: bool) -> Result<Arc<Cell>, EngineError> {
         let (_, shard) = self.shard(name);
-        if self.freshen(shard).await?
+        if self.freshen(shard, self.reads_since(Instant::now())).await?
             && let Some(cell) = shard.view.cells.get(name).filter(|cell| cell.lock().is_enough(manifest))
         {
             return Ok(cell);
@@ -98,15 +106,18 @@ impl Engine {
         ask(shard, |reply| Message::Refresh { name: name.clone(), reply }, self.patience()).await?
     }
 
-    /// Makes what is known of a shard no older than the sync interval, if the store answers. False if it may not be served
-    /// at all.
-    pub(super) async fn freshen(&self, shard: &Handle) -> Result<bool, EngineError> {
+    /// How old what a read shows may be that comes now.
+    pub(super) fn reads_since(&self, now: Instant) -> Instant {
+        let settings = &self.0.context.settings;
+        if settings.strict_reads { now } else { now.checked_sub(settings.sync_interval).unwrap_or(now) }
+    }
+
+    /// Makes what is known of a shard no older than `since`, if the store answers. False if it may not be served at all.
+    pub(super) async fn freshen(&self, shard: &Handle, since: Instant) -> Result<bool, EngineError> {
         let (settings, store, view) = (&self.0.context.settings, &self.0.context.store, &shard.view);
-        if view.is_confirmed(settings.sync_interval, store.last_seen(), settings.grace) {
+        if view.is_confirmed(since, store.last_seen(), settings.grace) {
             return Ok(true);
         }
-        let now = Instant::now();
-        let since = now.checked_sub(settings.sync_interval).unwrap_or(now);
         if view.is_cut_off.load(Ordering::Relaxed) && self.is_usable(shard) {
             // What is in memory goes on being served; the shard asks again in its own time.
             let (reply, _) = oneshot::channel();
@@ -173,6 +184,6 @@ pub(super) async fn ask<T>(
 }
 
 /// Waits until the head is known to have been looked at, at `since` or later.
-async fn confirm(shard: &Handle, since: Instant, patience: Duration) -> Result<(), EngineError> {
+pub(super) async fn confirm(shard: &Handle, since: Instant, patience: Duration) -> Result<(), EngineError> {
     ask(shard, |reply| Message::Confirm { since, reply }, patience).await.map_err(|_| no_answer())
 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use tokio::sync::Semaphore;
 
 use super::Inner;
+use super::peers::Peers;
 use super::tail::Tails;
 use crate::clock::{Clock, Ids};
 use crate::store::{Store, StoreError};
@@ -24,11 +25,20 @@ pub(super) struct Context {
     pub tails: Tails,
     /// One merge of chunks at a time.
     pub merging: Semaphore,
+    /// The bucket's, as its document has it.
+    pub cluster_id: String,
+    /// The other replicas, if there are any.
+    pub peers: OnceLock<Arc<dyn Peers>>,
     /// The engine of which this is, for what one shard asks of another.
     pub engine: OnceLock<Weak<Inner>>,
 }
 
 impl Context {
+    /// Those to ask about the shard: another replica is its home.
+    pub fn home_elsewhere(&self, shard: u32) -> Option<&Arc<dyn Peers>> {
+        self.peers.get().filter(|peers| peers.has_other_home(shard))
+    }
+
     /// Waits before attempt `attempt` (from 1) of something that the store failed at: longer each time, never in step
     /// with others.
     pub async fn pause(&self, attempt: u32, error: &StoreError) {
@@ -45,6 +55,8 @@ pub(super) fn for_tests(store: Arc<dyn Store>, seed: u64) -> Context {
     Context {
         tails: Tails::new(1 << 20, 1 << 20),
         merging: Semaphore::new(1),
+        cluster_id: String::new(),
+        peers: OnceLock::new(),
         engine: OnceLock::new(),
         store,
         settings: crate::settings::EngineSettings::default(),

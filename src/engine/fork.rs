@@ -174,7 +174,7 @@ impl Engine {
             let start = fork::position(&source, Some(offset))?;
             Ok((source, start))
         };
-        let (source, start) = self.look(&request.source, begin).await.map_err(of_source)?;
+        let (source, start) = self.look(&request.source, begin, |_| true).await.map_err(of_source)?;
         let base = self.reseal(&request.source).await?;
         let (sealed, manifest) = sealed(&request.source, &base)?;
         if sealed.incarnation != source.incarnation {

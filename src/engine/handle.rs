@@ -1,10 +1,10 @@
 //! What passes between a shard's task and those who use it.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::Instant;
 
 use super::EngineError;
@@ -135,12 +135,20 @@ impl Message {
 pub(super) struct View {
     pub cells: Cells,
     pub followers: Arc<Followers>,
-    /// When the head was last known, by this machine's monotonic clock and by the store's.
-    confirmed: Mutex<Option<(Instant, StoreTime)>>,
+    /// When the head was last known. Those who follow the log from elsewhere wait for it to change.
+    pub confirmed: watch::Sender<Option<Confirmed>>,
     /// The store did not answer the last time it was asked for the head.
     pub is_cut_off: AtomicBool,
-    /// The head, when it was last known.
-    pub head: AtomicU64,
+}
+
+/// That the log ended somewhere at a moment, and before.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Confirmed {
+    /// By this machine's monotonic clock.
+    pub at: Instant,
+    /// By the store's.
+    pub known_at: StoreTime,
+    pub head: u64,
 }
 
 impl View {
@@ -148,26 +156,27 @@ impl View {
         View {
             cells: Cells::new(idle_bytes),
             followers: Arc::default(),
-            confirmed: Mutex::new(None),
+            confirmed: watch::Sender::new(None),
             is_cut_off: AtomicBool::new(false),
-            head: AtomicU64::new(0),
         }
     }
 
-    /// Whether the head was known at most `age` ago, and positions below can't have been deleted since.
-    pub fn is_confirmed(&self, age: Duration, now: StoreTime, grace: Duration) -> bool {
-        let confirmed = *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
-        confirmed.is_some_and(|(at, store_time)| at.elapsed() <= age && now.since(store_time) <= grace / 2)
+    /// Whether the head was known at `since` or later, and positions below can't have been deleted meanwhile.
+    pub fn is_confirmed(&self, since: Instant, now: StoreTime, grace: Duration) -> bool {
+        let confirmed = *self.confirmed.borrow();
+        confirmed.is_some_and(|Confirmed { at, known_at, .. }| at >= since && now.since(known_at) <= grace / 2)
     }
 
     /// Whether what is known here may be served at all.
     pub fn is_trusted(&self, now: StoreTime, grace: Duration) -> bool {
-        let confirmed = *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner);
-        confirmed.is_some_and(|(_, store_time)| now.since(store_time) <= grace / 2)
+        let confirmed = *self.confirmed.borrow();
+        confirmed.is_some_and(|confirmed| now.since(confirmed.known_at) <= grace / 2)
     }
 
-    pub fn set_confirmed(&self, confirmed: Option<(Instant, StoreTime)>) {
-        *self.confirmed.lock().unwrap_or_else(PoisonError::into_inner) = confirmed;
+    /// The head, when it was last known.
+    pub fn head(&self) -> u64 {
+        let confirmed = *self.confirmed.borrow();
+        confirmed.map_or(0, |confirmed| confirmed.head)
     }
 }
 

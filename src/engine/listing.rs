@@ -12,6 +12,7 @@ use std::sync::Arc;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD as BASE64;
 use futures::{StreamExt, TryStreamExt};
+use tokio::time::Instant;
 
 use super::error::no_answer;
 use super::{Engine, EngineError, load};
@@ -124,7 +125,8 @@ impl Engine {
     /// Streams with records that no manifest has, perhaps with nothing else.
     async fn unsealed(&self, prefix: &str) -> Result<BTreeMap<Place, StreamName>, EngineError> {
         let mut found = BTreeMap::new();
-        let fresh = self.0.shards.iter().map(|shard| self.freshen(shard));
+        let since = self.reads_since(Instant::now());
+        let fresh = self.0.shards.iter().map(|shard| self.freshen(shard, since));
         if !futures::future::try_join_all(fresh).await?.into_iter().all(|is_usable| is_usable) {
             return Err(no_answer());
         }

@@ -151,6 +151,10 @@ impl Store for SlowToList {
         self.0.last_seen()
     }
 
+    fn heard(&self, at: StoreTime) {
+        self.0.heard(at);
+    }
+
     fn describe(&self) -> String {
         self.0.describe()
     }

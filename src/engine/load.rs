@@ -40,7 +40,7 @@ pub(super) async fn load(context: &Context, shard: u32, cells: &Cells) -> Result
             for object in ahead.objects {
                 absorb(context, shard, &mut log, cells, object).await?;
             }
-            if let Some(sent_at) = ahead.absent {
+            if let Some(sent_at) = ahead.absent_at {
                 log.renew(sent_at);
                 break;
             }
@@ -109,6 +109,8 @@ pub(super) async fn absorb(
     let position = log.next;
     let entry = log::decode(&key::log(shard, position), shard, position, &object)?;
     if !log.advance(&entry.header) {
+        // Those who follow this replica skip it, too.
+        context.tails.remember(shard, position, Arc::new(EntryData::void(&object)));
         tracing::debug!(shard, position, "void entry skipped");
         return Ok(Vec::new());
     }

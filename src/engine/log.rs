@@ -17,6 +17,7 @@ use futures::future::join_all;
 
 use super::EngineError;
 use super::context::Context;
+use super::peers::LogPart;
 use crate::clock::Millis;
 use crate::layout::entry::{self, Entry, Header};
 use crate::layout::key;
@@ -137,24 +138,16 @@ async fn read_until_answered(context: &Context, key: &str) -> Option<Bytes> {
     }
 }
 
-/// Objects from a position on.
-#[derive(Debug, Default)]
-pub(super) struct Ahead {
-    pub objects: Vec<Bytes>,
-    /// The position after them was absent at this time; none if there may be more.
-    pub absent: Option<StoreTime>,
-}
-
 /// Reads the log from `position` to its head, or until enough was read for now.
-pub(super) async fn read_ahead(context: &Context, shard: u32, position: u64) -> Result<Ahead, StoreError> {
-    let mut ahead = Ahead::default();
+pub(super) async fn read_ahead(context: &Context, shard: u32, position: u64) -> Result<LogPart, StoreError> {
+    let mut ahead = LogPart { from: position, ..LogPart::default() };
     let (mut next, mut window, mut bytes) = (position, 1, 0);
     while bytes < READ_AHEAD_BYTES {
         let sent_at = context.store.last_seen();
         let keys: Vec<String> = (next..next + window).map(|position| key::log(shard, position)).collect();
         for reply in join_all(keys.iter().map(|key| context.store.get(key))).await {
             let Some(object) = reply?.value else {
-                ahead.absent = Some(sent_at);
+                ahead.absent_at = Some(sent_at);
                 return Ok(ahead);
             };
             bytes += object.body.len();

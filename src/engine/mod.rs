@@ -40,6 +40,7 @@ mod load;
 mod log;
 mod open;
 mod pace;
+mod peers;
 mod read;
 mod retention;
 mod seal;
@@ -71,6 +72,7 @@ use self::error::{damaged_cluster, no_answer, retry_after, stopping};
 pub use self::follow::Changes;
 use self::handle::{Handle, Message};
 pub use self::listing::{Place, Streams};
+pub use self::peers::{LogPart, Peers};
 use self::read::Owner;
 pub use self::shared::Shared;
 use self::submit::{Refusal, needs_outcome};
@@ -192,12 +194,12 @@ impl Engine {
 
     /// The stream's present state (HEAD). Does not count as a use.
     pub async fn stat(&self, name: &StreamName) -> Result<Arc<Stream>, EngineError> {
-        self.look(name, |committed| self.alive(committed)).await
+        self.look(name, |committed| self.alive(committed), |_| true).await
     }
 
     /// Finds the page that starts at `from`. Counts as a use of the stream (it renews a TTL).
     pub async fn locate(&self, name: &StreamName, from: ReadFrom) -> Result<Page, EngineError> {
-        let page = self.find_page(name, from).await?;
+        let page = self.find_page(name, from, true).await?;
         self.touch(name, &page.stream);
         Ok(page)
     }
@@ -206,7 +208,8 @@ impl Engine {
     /// change is missed between the two. Counts as a use only if `touch`.
     pub async fn follow(&self, name: &StreamName, from: ReadFrom, touch: bool) -> Result<(Page, Changes), EngineError> {
         let changes = self.shard(name).1.view.followers.subscribe(name);
-        let page = self.find_page(name, from).await?;
+        // Who waited was told of the change when this replica knew of it.
+        let page = self.find_page(name, from, touch).await?;
         if touch {
             self.touch(name, &page.stream);
         }

@@ -80,6 +80,8 @@ pub(super) async fn existing(
 fn as_configured(store: Arc<dyn Store>, settings: EngineSettings, clock: Clock, ids: Ids) -> Context {
     Context {
         merging: Semaphore::new(1),
+        cluster_id: String::new(),
+        peers: OnceLock::new(),
         engine: OnceLock::new(),
         tails: Tails::new(settings.log_cache, settings.page_cache),
         writer: ids.id(),
@@ -99,6 +101,7 @@ fn configured(settings: &EngineSettings) -> (u32, u64, u64) {
 impl Context {
     fn agree(&mut self, cluster: &Cluster) {
         (self.shards, self.page_bytes) = (cluster.shards, cluster.page_bytes);
+        self.cluster_id.clone_from(&cluster.id);
         self.settings.grace = Duration::from_millis(cluster.grace);
     }
 }

@@ -17,10 +17,11 @@ use super::EngineError;
 use super::checkpoint::Held;
 use super::context::Context;
 use super::error::no_answer;
-use super::handle::{Answer, Handle, Message, View, Write};
+use super::handle::{Answer, Confirmed, Handle, Message, View, Write};
 use super::load::{self, Loaded};
-use super::log::{Ahead, Log, Settled};
+use super::log::{Log, Settled};
 use super::pace::Pace;
+use super::peers::LogPart;
 use super::seal::Sealed;
 use super::stage::Batch;
 use super::state::{Base, Cell};
@@ -42,7 +43,8 @@ const MESSAGES_AT_A_TIME: usize = 256;
 pub(super) enum Event {
     Settled { id: u128, settled: Settled },
     ManifestRead { name: StreamName, generation: u64, base: Result<Base, EngineError> },
-    Probed { sent: Instant, ahead: Result<Ahead, StoreError> },
+    Probed { sent: Instant, ahead: Result<LogPart, StoreError> },
+    Followed { sent: Instant, part: Option<LogPart> },
     CheckpointRead(Result<Held, EngineError>),
     Sealed { name: StreamName, generation: u64, sealed: Result<Sealed, EngineError> },
     Checkpointed(Result<Held, EngineError>),
@@ -85,6 +87,10 @@ pub(super) struct Shard {
     /// When the store was last asked for the head.
     pub probed_at: Instant,
     pub probing: bool,
+    /// Its home was asked to tell what comes.
+    pub following: bool,
+    /// It did not answer: do without it until then.
+    pub follow_again_at: Option<Instant>,
     pub confirm_waiters: Vec<(Instant, oneshot::Sender<()>)>,
     pub drain_waiters: Vec<oneshot::Sender<()>>,
 
@@ -137,6 +143,8 @@ pub(super) fn spawn(context: &Arc<Context>, number: u32) -> Handle {
         confirmed_with: (Instant::now(), StoreTime::default()),
         probed_at: Instant::now(),
         probing: false,
+        following: false,
+        follow_again_at: None,
         confirm_waiters: Vec::new(),
         drain_waiters: Vec::new(),
         queue: VecDeque::new(),
@@ -236,6 +244,7 @@ impl Shard {
         loop {
             self.flush();
             self.confirm_if_asked();
+            self.follow_home();
             self.follow_head();
             self.finish_draining();
             if self.next_upkeep <= Instant::now() {
@@ -307,6 +316,7 @@ impl Shard {
             Event::Sealed { name, generation, sealed } if generation == self.generation => self.sealed(name, sealed),
             Event::ManifestRead { .. } | Event::Sealed { .. } => {}
             Event::Probed { sent, ahead } => self.probed(sent, ahead).await,
+            Event::Followed { sent, part } => self.followed(sent, part).await,
             Event::CheckpointRead(held) => self.checkpoint_read(held),
             Event::Checkpointed(held) => self.checkpointed(held),
         }
@@ -364,8 +374,8 @@ impl Shard {
     pub fn confirm(&mut self, sent: Instant) {
         self.confirmed_at = self.confirmed_at.max(sent);
         self.confirmed_with = (Instant::now(), self.context.store.last_seen());
-        self.view.head.store(self.log.next, Ordering::Release);
-        self.view.set_confirmed(Some((self.confirmed_at, self.log.fresh_at)));
+        let confirmed = Confirmed { at: self.confirmed_at, known_at: self.log.fresh_at, head: self.log.next };
+        self.view.confirmed.send_replace(Some(confirmed));
         self.view.is_cut_off.store(false, Ordering::Relaxed);
         self.release_waiters();
     }
@@ -385,11 +395,11 @@ impl Shard {
     /// Forgets all that was known, to load it again. What is in flight may or may not be committed.
     fn abandon(&mut self) {
         tracing::warn!(shard = self.number, "reading the shard again from the bucket");
-        self.view.set_confirmed(None);
+        self.view.confirmed.send_replace(None);
         self.generation += 1;
         self.tasks.abort_all();
         self.tasks = JoinSet::new();
-        (self.probing, self.checkpointing) = (false, false);
+        (self.probing, self.following, self.checkpointing) = (false, false, false);
         self.sealing.clear();
         self.resealing.clear();
         self.outdated.clear();

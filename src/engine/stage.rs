@@ -8,6 +8,7 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
@@ -15,10 +16,12 @@ use tokio::time::Instant;
 
 use super::EngineError;
 use super::checkpoint::Held;
+use super::context::Context;
 use super::error::log_is_short;
 use super::handle::{Answer, Write};
 use super::load;
-use super::log::{self, Ahead, Settled};
+use super::log::{self, Settled};
+use super::peers::{LogPart, Peers};
 use super::shard::{Event, Shard, Waiting};
 use super::state::Base;
 use super::tail::EntryData;
@@ -35,6 +38,8 @@ const IDLE_PART: u32 = 8;
 /// built on. The collector deletes what nothing names after a whole one, once an entry of its own is placed: whoever writes after that entry has read it,
 /// and so knows the time.
 const UPLOAD_PART: u32 = 2;
+/// How long its home is asked to wait for what comes next. Also how long it takes to notice that it does not answer any more.
+const FOLLOW_WAIT: Duration = Duration::from_secs(2);
 /// How far this machine's clock may be ahead of the store's, in milliseconds.
 const CLOCK_TOLERANCE: Millis = 60_000;
 /// Writes in one entry, at most.
@@ -362,7 +367,8 @@ impl Shard {
         }
     }
 
-    /// Asks the store what is at the head, if nobody is asking.
+    /// Asks what is at the head, if nobody is asking: its home if there is another one, or the store. For what is written
+    /// here always the store, of which alone it depends what may be written.
     pub fn probe(&mut self) {
         // While entries are in flight, what is at the head is known to be decided by them.
         if self.probing || !self.in_flight.is_empty() {
@@ -370,12 +376,21 @@ impl Shard {
         }
         self.probing = true;
         let (context, shard, next) = (Arc::clone(&self.context), self.number, self.log.next);
+        let is_for_readers = self.held_back.is_empty() && self.queue.is_empty();
         let sent = Instant::now();
         self.probed_at = sent;
-        self.tasks.spawn(async move { Event::Probed { sent, ahead: log::read_ahead(&context, shard, next).await } });
+        self.tasks.spawn(async move {
+            if is_for_readers
+                && let Some(peers) = context.home_elsewhere(shard)
+                && let Some(part) = ask_home(&context, &**peers, shard, next, Duration::ZERO).await
+            {
+                return Event::Probed { sent, ahead: Ok(part) };
+            }
+            Event::Probed { sent, ahead: log::read_ahead(&context, shard, next).await }
+        });
     }
 
-    pub async fn probed(&mut self, sent: Instant, ahead: Result<Ahead, StoreError>) {
+    pub async fn probed(&mut self, sent: Instant, ahead: Result<LogPart, StoreError>) {
         let ahead = match ahead {
             Ok(ahead) => ahead,
             Err(error) => return self.probe_failed(error.into()),
@@ -386,23 +401,60 @@ impl Shard {
         if !self.is_fresh() {
             return self.read_checkpoint();
         }
-        let found = !ahead.objects.is_empty();
-        for object in ahead.objects {
+        let Some(absent_at) = self.absorb_all(ahead).await else { return if self.reload { () } else { self.probe() } };
+        self.log.renew(absent_at);
+        self.confirm(sent);
+        for judged in std::mem::take(&mut self.held_back) {
+            judged.write.answer(judged.answer);
+        }
+    }
+
+    /// Takes in what of it is new. Tells when the head, which is now known, was absent.
+    async fn absorb_all(&mut self, part: LogPart) -> Option<StoreTime> {
+        // What has come meanwhile in another way.
+        let known = usize::try_from(self.log.next.checked_sub(part.from)?).unwrap_or(usize::MAX);
+        let count = part.objects.len();
+        for object in part.objects.into_iter().skip(known) {
             self.absorb(object).await;
             if self.reload {
-                return;
+                return None;
             }
         }
-        if found {
+        if count > known {
             // Judged on what is old news now.
             let judged = std::mem::take(&mut self.held_back);
             self.judge_again(judged);
         }
-        let Some(sent_at) = ahead.absent else { return self.probe() };
-        self.log.renew(sent_at);
-        self.confirm(sent);
-        for judged in std::mem::take(&mut self.held_back) {
-            judged.write.answer(judged.answer);
+        part.absent_at.filter(|_| count >= known)
+    }
+
+    /// Has the shard's home tell what comes next, if there is another one and somebody follows streams here.
+    pub fn follow_home(&mut self) {
+        let is_due = self.follow_again_at.is_none_or(|at| at <= Instant::now());
+        if self.following || !is_due || self.view.followers.is_empty() || !self.in_flight.is_empty() {
+            return;
+        }
+        let Some(peers) = self.context.home_elsewhere(self.number).cloned() else { return };
+        self.following = true;
+        let (context, shard, next, sent) = (Arc::clone(&self.context), self.number, self.log.next, Instant::now());
+        self.tasks.spawn(async move {
+            Event::Followed { sent, part: ask_home(&context, &*peers, shard, next, FOLLOW_WAIT).await }
+        });
+    }
+
+    pub async fn followed(&mut self, sent: Instant, part: Option<LogPart>) {
+        self.following = false;
+        let Some(part) = part else {
+            self.follow_again_at = Some(Instant::now() + self.context.settings.sync_interval);
+            return;
+        };
+        // With entries in flight, the next position is decided by them. A replica that slept must look before it believes.
+        if !self.in_flight.is_empty() || !self.is_fresh() {
+            return;
+        }
+        if let Some(absent_at) = self.absorb_all(part).await {
+            self.log.renew(absent_at);
+            self.confirm(sent);
         }
     }
 
@@ -444,8 +496,9 @@ impl Shard {
     /// When the head is to be looked at for the sake of those who follow streams, if somebody does; and of those who will
     /// read when the store answers again, because until that is noticed they are served what is in memory, however old.
     pub fn follow_at(&self) -> Option<Instant> {
-        let is_wanted = !self.view.followers.is_empty() || self.view.is_cut_off.load(Ordering::Relaxed);
-        let is_due = is_wanted && !self.probing && self.in_flight.is_empty();
+        let is_followed = !self.view.followers.is_empty() || self.view.confirmed.receiver_count() > 0;
+        let is_wanted = is_followed || self.view.is_cut_off.load(Ordering::Relaxed);
+        let is_due = is_wanted && !self.probing && !self.following && self.in_flight.is_empty();
         is_due.then(|| self.confirmed_at.max(self.probed_at) + self.context.settings.sync_interval)
     }
 
@@ -454,6 +507,15 @@ impl Shard {
             self.probe();
         }
     }
+}
+
+async fn ask_home(context: &Context, peers: &dyn Peers, shard: u32, next: u64, wait: Duration) -> Option<LogPart> {
+    let part = peers.log_after(shard, next, wait).await?;
+    if let Some(at) = part.absent_at {
+        // Else this replica, which need not ask the store for anything, would not notice how old what it knows has become.
+        context.store.heard(at);
+    }
+    Some(part)
 }
 
 fn distinct(records: &[(StreamName, Effect)]) -> impl Iterator<Item = &StreamName> {

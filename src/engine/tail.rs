@@ -19,6 +19,7 @@ use crate::store::Store;
 /// One entry's bytes, found by stream. The bytes are slices of the entry's object.
 #[derive(Debug, Default)]
 pub(super) struct EntryData {
+    object: Bytes,
     pieces: HashMap<(StreamName, Incarnation), Vec<Piece>>,
     weight: u32,
 }
@@ -55,7 +56,14 @@ impl EntryData {
             120 + name.as_str().len() + runs.iter().map(|run| 64 + run.ends.len() * 4).sum::<usize>()
         };
         let overhead: usize = pieces.iter().map(overhead).sum();
-        EntryData { weight: u32::try_from(object.len() + overhead).unwrap_or(u32::MAX), pieces }
+        let weight = u32::try_from(object.len() + overhead).unwrap_or(u32::MAX);
+        EntryData { object: object.clone(), pieces, weight }
+    }
+
+    /// Of an entry that counts for nothing: it has no bytes of any stream.
+    pub fn void(object: &Bytes) -> EntryData {
+        let weight = u32::try_from(object.len()).unwrap_or(u32::MAX);
+        EntryData { object: object.clone(), pieces: HashMap::new(), weight }
     }
 
     /// The run that starts at `start`, if it has `len` bytes.
@@ -125,6 +133,11 @@ impl Tails {
             Ok(data)
         };
         self.entries_under_way.make(&(shard, position), fetch).await
+    }
+
+    /// The log object at a position, if it is in memory.
+    pub fn object(&self, shard: u32, position: u64) -> Option<Bytes> {
+        self.entries.get(&(shard, position)).map(|entry| entry.object.clone())
     }
 
     /// Whether the entry's data is in memory.

@@ -262,6 +262,10 @@ impl Store for Faulty {
         self.last_seen.get()
     }
 
+    fn heard(&self, at: StoreTime) {
+        self.last_seen.saw(at);
+    }
+
     fn describe(&self) -> String {
         format!("{} with faults", self.inner.describe())
     }

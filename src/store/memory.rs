@@ -114,6 +114,10 @@ impl Store for MemoryStore {
         self.last_seen.get()
     }
 
+    fn heard(&self, at: StoreTime) {
+        self.last_seen.saw(at);
+    }
+
     fn describe(&self) -> String {
         "memory:".to_owned()
     }

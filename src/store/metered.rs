@@ -149,6 +149,10 @@ impl Store for Metered {
         self.inner.last_seen()
     }
 
+    fn heard(&self, at: StoreTime) {
+        self.inner.heard(at);
+    }
+
     fn describe(&self) -> String {
         self.inner.describe()
     }

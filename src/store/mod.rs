@@ -63,6 +63,9 @@ pub trait Store: fmt::Debug + Send + Sync + 'static {
     /// The latest time that any answer of this store has carried; zero before the first.
     fn last_seen(&self) -> StoreTime;
 
+    /// An answer to another replica has carried this time: it counts as seen.
+    fn heard(&self, at: StoreTime);
+
     /// What to call this store in messages: `local:./data`, `s3://bucket/prefix at http://…`.
     fn describe(&self) -> String;
 }

@@ -97,6 +97,10 @@ impl Store for Bucket {
         self.store.last_seen()
     }
 
+    fn heard(&self, at: StoreTime) {
+        self.store.heard(at);
+    }
+
     fn describe(&self) -> String {
         "simulated".to_owned()
     }

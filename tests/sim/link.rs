@@ -111,6 +111,10 @@ impl Store for Link {
         self.last_seen.get()
     }
 
+    fn heard(&self, at: StoreTime) {
+        self.last_seen.saw(at);
+    }
+
     fn describe(&self) -> String {
         "simulated".to_owned()
     }

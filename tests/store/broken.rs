@@ -89,6 +89,10 @@ impl Store for Broken {
         self.inner.last_seen()
     }
 
+    fn heard(&self, at: StoreTime) {
+        self.inner.heard(at);
+    }
+
     fn describe(&self) -> String {
         format!("{:?}", self.defect)
     }

@@ -119,6 +119,10 @@ impl Store for LocalStore {
         self.last_seen.get()
     }
 
+    fn heard(&self, at: StoreTime) {
+        self.last_seen.saw(at);
+    }
+
     fn describe(&self) -> String {
         format!("local:{}", self.root.display())
     }

@@ -293,6 +293,10 @@ impl Store for S3Store {
         self.last_seen.get()
     }
 
+    fn heard(&self, at: StoreTime) {
+        self.last_seen.saw(at);
+    }
+
     fn describe(&self) -> String {
         describe(&self.options, &self.prefix)
     }

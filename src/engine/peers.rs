@@ -1,0 +1,117 @@
+//! Other replicas, as far as the engine asks them.
+//!
+//! Each shard has one replica that is its *home*. Nothing depends on there being one, or only one: agreement is the log's
+//! alone. But the others learn what is new from it, instead of from the bucket.
+
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::time::{Instant, timeout_at};
+
+use super::handle::Confirmed;
+use super::{Engine, EngineError, access};
+use crate::store::StoreTime;
+
+/// The most bytes that are passed on at a time; who needs more has them from the bucket.
+const PART_BYTES: usize = 8 << 20;
+
+/// The other replicas of the bucket.
+#[async_trait]
+pub trait Peers: std::fmt::Debug + Send + Sync {
+    /// Whether another replica is home of the shard.
+    fn has_other_home(&self, shard: u32) -> bool;
+
+    /// The shard's log from position `next` on, as its home has it. If it ends there, the home waits up to `wait` for more.
+    /// `None` if the home can't be asked or can't tell; then the bucket can.
+    async fn log_after(&self, shard: u32, next: u64, wait: Duration) -> Option<LogPart>;
+}
+
+/// Log objects, one position after the other.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct LogPart {
+    /// The first one's position.
+    pub from: u64,
+    pub objects: Vec<Bytes>,
+    /// The position after them was absent at this time; none if there may be more.
+    pub absent_at: Option<StoreTime>,
+}
+
+impl Engine {
+    /// From now on there are others.
+    pub fn join(&self, peers: std::sync::Arc<dyn Peers>) {
+        if self.0.context.peers.set(peers).is_err() {
+            tracing::error!("this replica has joined the others already");
+        }
+    }
+
+    /// How many shards the bucket has.
+    pub fn shards(&self) -> u32 {
+        self.0.context.shards
+    }
+
+    /// The shard of a stream.
+    pub fn shard_of(&self, name: &crate::protocol::StreamName) -> u32 {
+        self.shard(name).0
+    }
+
+    /// Identifies the bucket. Known to those alone who may read it.
+    pub fn cluster_id(&self) -> &str {
+        &self.0.context.cluster_id
+    }
+
+    /// The position at which the shard's log goes on, if it is in use here.
+    pub fn head(&self, shard: u32) -> Option<u64> {
+        let confirmed = *self.0.shards.get(shard as usize)?.view.confirmed.borrow();
+        confirmed.map(|confirmed| confirmed.head)
+    }
+
+    /// For a replica that follows this one, the shard's home: its log from `next` on, not older than the bucket by more than
+    /// the sync interval. If it ends there, waits up to `wait` for more. `None` if what was asked for is not in memory.
+    pub async fn log_after(&self, shard: u32, next: u64, wait: Duration) -> Result<Option<LogPart>, EngineError> {
+        let Some(handle) = self.0.shards.get(shard as usize) else { return Ok(None) };
+        let (now, end) = (Instant::now(), Instant::now() + wait);
+        let since = self.reads_since(now);
+        // While somebody waits here, the shard looks for what others have written.
+        let mut confirmed = handle.view.confirmed.subscribe();
+        if !self.freshen(handle, since).await? {
+            return Ok(None);
+        }
+        if self.head(shard).is_some_and(|head| head < next) {
+            // Somebody else has written.
+            access::confirm(handle, now, self.patience()).await?;
+        }
+        loop {
+            let Some(Confirmed { head, known_at, .. }) = *confirmed.borrow_and_update() else { return Ok(None) };
+            if head > next {
+                return Ok(self.recent(shard, next..head, known_at));
+            }
+            if head < next {
+                return Ok(None);
+            }
+            if !matches!(timeout_at(end, confirmed.changed()).await, Ok(Ok(()))) {
+                return Ok(Some(LogPart { from: next, objects: Vec::new(), absent_at: Some(known_at) }));
+            }
+        }
+    }
+
+    /// Log objects from memory.
+    fn recent(&self, shard: u32, range: std::ops::Range<u64>, known_at: StoreTime) -> Option<LogPart> {
+        let mut part = LogPart { from: range.start, ..LogPart::default() };
+        let mut bytes = 0;
+        for position in range.clone() {
+            let object = self.0.context.tails.object(shard, position)?;
+            bytes += object.len();
+            if bytes > PART_BYTES && !part.objects.is_empty() {
+                return Some(part);
+            }
+            part.objects.push(object);
+        }
+        part.absent_at = Some(known_at);
+        Some(part)
+    }
+}
+
+#[cfg(test)]
+#[path = "peers_tests.rs"]
+mod tests;
