@@ -2,6 +2,7 @@
 
 pub mod cli;
 pub mod clock;
+pub mod cluster;
 pub mod engine;
 pub mod http;
 pub mod layout;

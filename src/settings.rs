@@ -2,6 +2,7 @@
 //!
 //! Each says what it costs. Values are plain; components (store, clock, caches) are made from them elsewhere.
 
+mod cluster;
 pub mod file;
 mod http;
 mod log;
@@ -12,6 +13,7 @@ use std::time::Duration;
 use clap::Args;
 use serde::Serialize;
 
+pub use cluster::ClusterSettings;
 pub use http::HttpSettings;
 pub(crate) use http::is_a_year;
 pub use log::{LogFormat, LogSettings};
@@ -35,6 +37,9 @@ pub struct Settings {
     #[command(flatten, next_help_heading = "Engine")]
     #[serde(flatten)]
     pub engine: EngineSettings,
+    #[command(flatten)]
+    #[serde(flatten)]
+    pub cluster: ClusterSettings,
     #[command(flatten)]
     #[serde(flatten)]
     pub log: LogSettings,
@@ -118,7 +123,7 @@ pub struct EngineSettings {
     /// Confirms with the bucket before each read that it is of the latest: a GET per shard for all reads that wait at a
     /// time. Else a read is older than the bucket by up to sync-interval when other replicas write that do not reach the
     /// shard's home
-    #[arg(long, env = "HEADWATER_STRICT_READS")]
+    #[arg(long, env = "HEADWATER_STRICT_READS", num_args = 0..=1, default_value_t = false, default_missing_value = "true", action = clap::ArgAction::Set, value_name = "BOOL")]
     pub strict_reads: bool,
     /// Memory for manifests of streams without bytes in the log
     #[arg(long, env = "HEADWATER_MANIFEST_CACHE", default_value = "64MiB", value_parser = bytes, value_name = "BYTES")]

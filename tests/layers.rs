@@ -10,16 +10,21 @@ struct Layer {
     must_not_know: &'static [&'static str],
 }
 
-const LAYERS: [Layer; 7] = [
+const LAYERS: [Layer; 8] = [
     Layer {
         name: "cli",
-        may_use: &["cli", "http", "engine", "store", "layout", "protocol", "settings", "clock", "metrics"],
+        may_use: &["cli", "http", "cluster", "engine", "store", "layout", "protocol", "settings", "clock", "metrics"],
         must_not_know: &["axum", "hyper", "aws_sdk_s3"],
     },
     Layer {
         name: "http",
-        may_use: &["http", "engine", "protocol", "settings", "clock", "metrics"],
+        may_use: &["http", "cluster", "engine", "protocol", "settings", "clock", "metrics"],
         must_not_know: &["aws_sdk_s3", "aws_config"],
+    },
+    Layer {
+        name: "cluster",
+        may_use: &["cluster", "engine", "store", "layout", "settings", "clock", "metrics"],
+        must_not_know: &["axum", "aws_sdk_s3", "aws_config"],
     },
     Layer {
         name: "engine",

@@ -10,9 +10,10 @@ use tracing_subscriber::EnvFilter;
 
 use super::descriptors;
 use crate::clock::{Clock, Ids};
+use crate::cluster::Cluster;
 use crate::engine::Engine;
 use crate::http::{self, Api, MetricsText};
-use crate::settings::{LogFormat, LogSettings, Settings, StoreSettings};
+use crate::settings::{ClusterSettings, LogFormat, LogSettings, Settings, StoreSettings};
 use crate::store::metered::Metered;
 use crate::store::probe::probe;
 use crate::store::s3::{AccessKeys, S3Options};
@@ -36,12 +37,51 @@ async fn serve(mut settings: Settings) -> Result<(), String> {
     let Opened { store, metrics } =
         open_store(&settings.store, Clock::system()).await.map_err(|why| format!("store: {why}"))?;
     let place = store.describe();
-    let engine = Engine::open(store, settings.engine, Clock::system(), Ids::random());
+    let engine = Engine::open(Arc::clone(&store), settings.engine, Clock::system(), Ids::random());
     let engine = engine.await.map_err(|error| format!("engine: {error}"))?;
-    let api = Api::new(engine, settings.http, Ids::random(), CancellationToken::new(), metrics);
+    let cluster = match settings.cluster.heartbeat_interval.is_zero() {
+        true => None,
+        false => Some(join(&engine, Arc::clone(&store), &settings.cluster, address).await?),
+    };
+    let (ids, stopping) = (Ids::random(), CancellationToken::new());
+    let api = Api::of_replica(engine, settings.http, ids, stopping, metrics, cluster.clone());
     announce(address, &place);
-    http::serve(listener, api, stop_signal()?).await;
+    let signal = stop_signal()?;
+    let stop = async move {
+        signal.await;
+        if let Some(cluster) = cluster {
+            cluster.leave(&*store).await;
+        }
+    };
+    http::serve(listener, api, stop).await;
     Ok(())
+}
+
+/// Finds the other replicas of the bucket.
+async fn join(
+    engine: &Engine,
+    store: Arc<dyn Store>,
+    settings: &ClusterSettings,
+    listen: SocketAddr,
+) -> Result<Arc<Cluster>, String> {
+    let address = match &settings.advertise {
+        Some(address) => address.clone(),
+        None => reachable(listen).map_err(|error| format!("advertise: {error}; give it as --advertise"))?.to_string(),
+    };
+    let cluster = Cluster::join(store, settings, address, engine.cluster_id(), engine.shards(), Ids::random()).await;
+    engine.join(Arc::clone(&cluster) as _);
+    Ok(cluster)
+}
+
+/// The address itself, or, if that is every address of the machine, the one that its traffic goes out by.
+fn reachable(listen: SocketAddr) -> std::io::Result<SocketAddr> {
+    if !listen.ip().is_unspecified() {
+        return Ok(listen);
+    }
+    // Nothing is sent: the routing table is asked. The address is one that is kept for documentation.
+    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0))?;
+    socket.connect((std::net::Ipv4Addr::new(192, 0, 2, 1), 9))?;
+    Ok(SocketAddr::new(socket.local_addr()?.ip(), listen.port()))
 }
 
 struct Opened {

@@ -49,6 +49,11 @@ impl Problem {
         Problem::new(StatusCode::NOT_FOUND, "no-such-route", "There is nothing at this path", detail)
     }
 
+    pub fn not_a_replica(header: &'static str) -> Problem {
+        let detail = format!("{header} is for the replicas of this cluster, which know its secret");
+        Problem::new(StatusCode::FORBIDDEN, "not-a-replica", "Only for replicas", detail)
+    }
+
     pub fn method_not_allowed(allow: &'static str) -> Problem {
         let detail = format!("allowed are {allow}");
         Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "Method not allowed", detail)

@@ -12,6 +12,7 @@
 //! | `listing` | which streams there are, an extension |
 //! | `live` | how many live reads there may be |
 //! | `caching` | Cache-Control, ETag: the whole contract with caches, as pure functions |
+//! | `replicas` | writes passed on to a shard's home, and what replicas ask of each other |
 //! | `error` | the only map from a "no" to status, headers and problem+json |
 //! | `listen` | accepts connections, bounds them, and ends them |
 //! | `stall` | resets HTTP/2 streams whose client does not take their response |
@@ -24,6 +25,7 @@ pub mod listing;
 mod live;
 mod metrics;
 mod read;
+mod replicas;
 pub mod request;
 mod routes;
 mod sse;
@@ -36,6 +38,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 
 use crate::clock::Ids;
+use crate::cluster::Cluster;
 use crate::engine::Engine;
 use crate::settings::HttpSettings;
 
@@ -56,10 +59,12 @@ pub struct Api {
     live: live::Live,
     counters: metrics::Counters,
     metrics: MetricsText,
+    /// The other replicas, if this one looks for any.
+    cluster: Option<Arc<Cluster>>,
 }
 
 impl Api {
-    /// `metrics` is asked for what is below HTTP (the store's requests) whenever `/metrics` is read.
+    /// Of a replica on its own. `metrics` is asked for what is below HTTP (the store's requests) whenever `/metrics` is read.
     pub fn new(
         engine: Engine,
         settings: HttpSettings,
@@ -67,9 +72,21 @@ impl Api {
         stopping: CancellationToken,
         metrics: MetricsText,
     ) -> Arc<Api> {
+        Api::of_replica(engine, settings, ids, stopping, metrics, None)
+    }
+
+    /// Like [`new`](Api::new), with what is known of the other replicas.
+    pub fn of_replica(
+        engine: Engine,
+        settings: HttpSettings,
+        ids: Ids,
+        stopping: CancellationToken,
+        metrics: MetricsText,
+        cluster: Option<Arc<Cluster>>,
+    ) -> Arc<Api> {
         let (frames, live) = (sse::Frames::new(settings.sse_cache), live::Live::new(settings.max_live_readers));
         let counters = metrics::Counters::default();
-        Arc::new(Api { engine, settings, ids, stopping, frames, live, counters, metrics })
+        Arc::new(Api { engine, settings, ids, stopping, frames, live, counters, metrics, cluster })
     }
 }
 

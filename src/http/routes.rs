@@ -13,9 +13,11 @@ use axum::response::IntoResponse;
 use axum::routing::{any, get};
 
 use super::error::Problem;
+use super::replicas::Passed;
 use super::request::{Read, Target, target};
 use super::write::put;
-use super::{Api, caching, listing, metrics as counts, read, unread, write};
+use super::{Api, caching, listing, metrics as counts, read, replicas, unread, write};
+use crate::cluster::LOG_PATH;
 
 /// Longest wait for the store when readiness is asked for.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -38,6 +40,8 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/healthz", get(|| async { plain(StatusCode::OK, "ok\n") }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
+        .route("/__headwater/cluster", get(replicas::status))
+        .route(&format!("{LOG_PATH}{{shard}}/{{from}}/{{wait}}"), get(replicas::log))
         .fallback(|| async { Problem::no_such_route() })
         .layer(middleware::from_fn_with_state(Arc::clone(&api), finish))
         .with_state(api)
@@ -59,6 +63,10 @@ async fn answer(api: &Arc<Api>, request: Request) -> Result<Response<Body>, Prob
             let detail = "this server does not have the subscription APIs of protocol section 6 yet";
             return Err(Problem::not_implemented("subscriptions-not-supported", detail));
         }
+    };
+    let request = match replicas::pass_on(api, &name, request).await? {
+        Passed::Answered(response) => return Ok(response),
+        Passed::Back(request) => request,
     };
     let method = request.method().clone();
     match method.as_str() {

@@ -13,6 +13,8 @@ pub const PROBES: &str = "probe/";
 pub const LOGS: &str = "log/";
 /// All checkpoints lie under this.
 pub const CHECKPOINTS: &str = "checkpoint/";
+/// The replicas that are there lie under this.
+pub const REPLICAS: &str = "replicas/";
 /// Everything of streams lies under this.
 pub const STREAMS: &str = "streams/";
 
@@ -33,6 +35,10 @@ pub fn logs(shard: u32) -> String {
 
 pub fn checkpoint(shard: u32) -> String {
     format!("{CHECKPOINTS}{shard}")
+}
+
+pub fn replica(id: &str) -> String {
+    format!("{REPLICAS}{id}")
 }
 
 pub fn manifest(name: &StreamName) -> String {
@@ -57,6 +63,7 @@ pub enum Key {
     Manifest { folder: String },
     Chunk { folder: String, incarnation: u64, nonce: u128 },
     Probe,
+    Replica { id: String },
 }
 
 impl Key {
@@ -75,10 +82,11 @@ impl Key {
                 nonce: u128::from_str_radix(nonce, 16).ok()?,
             },
             ["probe", _, _] => Key::Probe,
+            ["replicas", id] => Key::Replica { id: id.to_owned() },
             _ => return None,
         };
         let is_canonical = match &parsed {
-            Key::Cluster | Key::Collector | Key::Manifest { .. } | Key::Probe => true,
+            Key::Cluster | Key::Collector | Key::Manifest { .. } | Key::Probe | Key::Replica { .. } => true,
             Key::Log { shard, position } => key == log(*shard, *position),
             Key::Checkpoint { shard } => key == checkpoint(*shard),
             Key::Chunk { folder, incarnation, nonce } => {
@@ -143,6 +151,7 @@ mod tests {
         assert_eq!(Key::parse(&log(3, 42)), Some(Key::Log { shard: 3, position: 42 }));
         assert_eq!(Key::parse(&checkpoint(3)), Some(Key::Checkpoint { shard: 3 }));
         assert_eq!(Key::parse(CLUSTER), Some(Key::Cluster));
+        assert_eq!(Key::parse(&replica("a")), Some(Key::Replica { id: "a".to_owned() }));
         for foreign in ["", "log/3/42", "log/03/00000000000000000042", "streams/a/7/ff", "streams/a", "readme.txt"] {
             assert_eq!(Key::parse(foreign), None, "{foreign}");
         }

@@ -259,7 +259,7 @@ impl Target for Keys {
                 let incarnation = Incarnation::new(*incarnation).ok_or("an incarnation is out of range")?;
                 format!("{}{folder}/{incarnation}/{nonce:032x}", key::STREAMS)
             }
-            Key::Cluster | Key::Collector | Key::Probe => return Ok(()),
+            Key::Cluster | Key::Collector | Key::Probe | Key::Replica { .. } => return Ok(()),
         };
         let folder = match found {
             Key::Manifest { folder } | Key::Chunk { folder, .. } => key::name_of(folder).map(|name| (folder, name)),

@@ -1,0 +1,258 @@
+//! Who is there. By default each replica keeps an object `replicas/ID` in the bucket, written anew in every interval, and
+//! looks for those of the others; how old they are is told by the store's clock. With `--peers`, the addresses are given, and a
+//! host name with many addresses (DNS) gives them all.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Weak};
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+use tokio::net::lookup_host;
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::{Cluster, Replica, ReplicaStatus, home};
+use crate::clock::Ids;
+use crate::layout::document::{self, Document};
+use crate::layout::{Damaged, key};
+use crate::settings::ClusterSettings;
+use crate::store::{Condition, LIST_PAGE, Put, Store, StoreError, Version};
+
+/// A replica is gone that has not written for so many intervals.
+const GONE_AFTER: u32 = 3;
+/// And its object is removed after so many.
+const FORGOTTEN_AFTER: u32 = 30;
+
+/// The object of a replica.
+#[derive(Debug, Serialize, Deserialize)]
+struct Heartbeat {
+    address: String,
+}
+
+impl Document for Heartbeat {
+    const FORMAT: &'static str = "headwater-replica";
+    const VERSION: u32 = 1;
+
+    fn check(&self) -> Result<(), Damaged> {
+        Ok(())
+    }
+}
+
+/// All replicas that are there, and each shard's home.
+#[derive(Debug)]
+pub struct Members {
+    own: Replica,
+    shards: u32,
+    /// The others, by id.
+    others: BTreeMap<String, Other>,
+    /// By shard; `None`: this replica.
+    homes: Vec<Option<Replica>>,
+    /// This replica is stopping.
+    is_leaving: bool,
+}
+
+#[derive(Debug)]
+struct Other {
+    replica: Replica,
+    is_suspected: bool,
+}
+
+impl Members {
+    pub fn new(own: Replica, shards: u32) -> Members {
+        let homes = vec![None; shards as usize];
+        Members { own, shards, others: BTreeMap::new(), homes, is_leaving: false }
+    }
+
+    pub fn other_home(&self, shard: u32) -> Option<Replica> {
+        self.homes.get(shard as usize)?.clone()
+    }
+
+    pub fn has(&self, id: &str) -> bool {
+        self.others.contains_key(id)
+    }
+
+    /// Whether it was trusted before.
+    pub fn suspect(&mut self, id: &str) -> bool {
+        let is_news = self.others.get_mut(id).is_some_and(|other| !std::mem::replace(&mut other.is_suspected, true));
+        if is_news {
+            self.settle();
+        }
+        is_news
+    }
+
+    pub fn trust(&mut self, id: &str) {
+        if let Some(other) = self.others.get_mut(id) {
+            other.is_suspected = false;
+            self.settle();
+        }
+    }
+
+    pub fn all(&self) -> Vec<ReplicaStatus> {
+        let own = ReplicaStatus { replica: self.own.clone(), suspected: false };
+        let status = |other: &Other| ReplicaStatus { replica: other.replica.clone(), suspected: other.is_suspected };
+        let others = self.others.values().map(status);
+        std::iter::once(own).chain(others).collect()
+    }
+
+    /// From now on these are the others.
+    fn are(&mut self, others: BTreeSet<Replica>) {
+        for replica in others.iter().filter(|replica| !self.others.contains_key(&replica.id)) {
+            tracing::info!(replica = replica.id, address = replica.address, "replica found");
+        }
+        let mut known = std::mem::take(&mut self.others);
+        let others = others.into_iter().map(|replica| {
+            let is_suspected = known.remove(&replica.id).is_some_and(|other| other.is_suspected);
+            (replica.id.clone(), Other { replica, is_suspected })
+        });
+        self.others = others.collect();
+        for replica in known.into_values().map(|other| other.replica) {
+            tracing::info!(replica = replica.id, address = replica.address, "replica gone");
+        }
+        self.settle();
+    }
+
+    fn settle(&mut self) {
+        let trusted = self.others.values().filter(|other| !other.is_suspected);
+        let mut ids: Vec<&str> = trusted.map(|other| other.replica.id.as_str()).collect();
+        if !self.is_leaving || ids.is_empty() {
+            ids.push(&self.own.id);
+        }
+        let home = |shard| home::of(shard, ids.iter().copied()).and_then(|id| self.others.get(id));
+        self.homes = (0..self.shards).map(|shard| home(shard).map(|other| other.replica.clone())).collect();
+    }
+}
+
+impl Cluster {
+    /// Tells the others that this replica is stopping: its shards are theirs.
+    pub async fn leave(&self, store: &dyn Store) {
+        {
+            let mut members = self.members();
+            members.is_leaving = true;
+            members.settle();
+        }
+        let left = tokio::time::timeout(Duration::from_secs(2), store.delete(&key::replica(&self.own.id))).await;
+        if !matches!(left, Ok(Ok(_))) {
+            tracing::warn!("the other replicas could not be told that this one stops");
+        }
+    }
+}
+
+/// Looks for the others once, and then in every interval, for as long as the cluster is in use.
+pub async fn start(cluster: &Arc<Cluster>, store: Arc<dyn Store>, settings: &ClusterSettings, ids: Ids) {
+    let mut finder = match settings.peers.is_empty() {
+        true => Finder::Heartbeats(Heartbeats {
+            store,
+            interval: settings.heartbeat_interval,
+            version: None,
+            known: BTreeMap::new(),
+            ids,
+        }),
+        false => Finder::List(settings.peers.clone()),
+    };
+    finder.look(cluster).await;
+    let (weak, period) = (Arc::downgrade(cluster), settings.heartbeat_interval);
+    tokio::spawn(async move { go_on(weak, finder, period).await });
+}
+
+async fn go_on(cluster: Weak<Cluster>, mut finder: Finder, period: Duration) {
+    let mut ticks = interval(period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    ticks.tick().await;
+    loop {
+        ticks.tick().await;
+        let Some(cluster) = cluster.upgrade().filter(|cluster| !cluster.members().is_leaving) else { return };
+        finder.look(&cluster).await;
+    }
+}
+
+enum Finder {
+    Heartbeats(Heartbeats),
+    List(Vec<String>),
+}
+
+impl Finder {
+    async fn look(&mut self, cluster: &Cluster) {
+        let found = match self {
+            Finder::Heartbeats(heartbeats) => heartbeats.beat(&cluster.own).await.map_err(|error| error.to_string()),
+            Finder::List(peers) => resolve(peers, &cluster.own).await,
+        };
+        match found {
+            Ok(others) => cluster.members().are(others),
+            // Those who were there are likely to be there still.
+            Err(error) => tracing::warn!(error, "the other replicas can't be looked for"),
+        }
+    }
+}
+
+async fn resolve(peers: &[String], own: &Replica) -> Result<BTreeSet<Replica>, String> {
+    let mut found = BTreeSet::new();
+    for peer in peers {
+        let addresses = lookup_host(peer).await.map_err(|error| format!("{peer}: {error}"))?;
+        found.extend(addresses.map(|address| address.to_string()));
+    }
+    let others = found.into_iter().filter(|address| *address != own.address);
+    Ok(others.map(|address| Replica { id: address.clone(), address }).collect())
+}
+
+struct Heartbeats {
+    store: Arc<dyn Store>,
+    interval: Duration,
+    /// Of the own object.
+    version: Option<Version>,
+    /// Where the others are that were read. An id is one process, which does not move.
+    known: BTreeMap<String, String>,
+    ids: Ids,
+}
+
+impl Heartbeats {
+    /// Writes the own object, and finds those of the others: one PUT and one LIST, and a GET for each that is new.
+    async fn beat(&mut self, own: &Replica) -> Result<BTreeSet<Replica>, StoreError> {
+        self.write(own).await?;
+        let listing = self.store.list(key::REPLICAS, None, LIST_PAGE).await?;
+        let mut found = BTreeSet::new();
+        for item in listing.value.items {
+            let Some(id) = item.key.strip_prefix(key::REPLICAS).filter(|id| *id != own.id) else { continue };
+            let age = listing.at.since(item.modified);
+            if age > self.interval * FORGOTTEN_AFTER {
+                self.store.delete(&item.key).await?;
+            }
+            if age > self.interval * GONE_AFTER {
+                self.known.remove(id);
+            } else if let Some(address) = self.address(id, &item.key).await? {
+                found.insert(Replica { id: id.to_owned(), address });
+            }
+        }
+        Ok(found)
+    }
+
+    async fn write(&mut self, own: &Replica) -> Result<(), StoreError> {
+        let body = document::encode(&Heartbeat { address: own.address.clone() }, self.ids.id());
+        let condition = self.version.clone().map_or(Condition::Absent, Condition::Unchanged);
+        // Refused, it was written unheard, or removed because this replica slept for long: the next one finds out.
+        self.version = match self.store.put(&key::replica(&own.id), body, condition).await?.value {
+            Put::Written(version) => Some(version),
+            Put::Conflict => self.store.get(&key::replica(&own.id)).await?.value.map(|object| object.version),
+        };
+        Ok(())
+    }
+
+    async fn address(&mut self, id: &str, key: &str) -> Result<Option<String>, StoreError> {
+        if let Some(address) = self.known.get(id) {
+            return Ok(Some(address.clone()));
+        }
+        let Some(object) = self.store.get(key).await?.value else { return Ok(None) };
+        match document::decode::<Heartbeat>(&object.body) {
+            Ok(heartbeat) => {
+                self.known.insert(id.to_owned(), heartbeat.address.clone());
+                Ok(Some(heartbeat.address))
+            }
+            Err(error) => {
+                tracing::warn!(key, error = error.0, "the object of a replica is damaged");
+                Ok(None)
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+#[path = "members_tests.rs"]
+mod tests;

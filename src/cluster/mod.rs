@@ -1,0 +1,242 @@
+//! The replicas of one bucket: who is there, who is home of which shard, and what passes between them.
+//!
+//! | module | what it does |
+//! |---|---|
+//! | `members` | who is there: heartbeats in the bucket, or a list of addresses |
+//! | `home` | which of them is home of a shard (rendezvous hashing) |
+//! | `link` | the connection to another replica |
+//! | `wire` | log objects as a response body |
+//!
+//! Nothing here is needed for correctness. Two replicas that both take themselves for a shard's home are slow, never wrong:
+//! agreement is the log's. So whoever does not answer is passed over, at once, and asked again a little later.
+
+mod home;
+mod link;
+mod members;
+mod wire;
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use http::{Request, Response, StatusCode};
+use http_body_util::{BodyExt, Empty, Limited};
+use hyper::body::Incoming;
+use serde::Serialize;
+use sha2::{Digest, Sha256};
+use tokio::time::timeout;
+
+use crate::clock::Ids;
+use crate::engine::{LogPart, Peers};
+use crate::settings::ClusterSettings;
+use crate::store::Store;
+
+use link::Link;
+pub use link::{Body, Unsent};
+use members::Members;
+pub use wire::encode as encode_log;
+
+/// Says that a request comes from another replica, which knows the cluster's secret. It is answered where it arrives.
+pub const TOKEN_HEADER: &str = "headwater-replica";
+/// Where a replica tells others of its shards' logs.
+pub const LOG_PATH: &str = "/__headwater/log/";
+/// How often a replica that did not answer is asked whether it does again.
+const ASKED_AGAIN_EVERY: Duration = Duration::from_secs(1);
+/// Longest wait for an answer that needs no waiting at the other side.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// The most bytes of log objects that an answer may have: what a replica passes on at a time, and one object more.
+const LARGEST_PART: usize = 256 << 20;
+
+/// A replica, and where others reach it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+pub struct Replica {
+    pub id: String,
+    pub address: String,
+}
+
+/// What this replica knows of the others.
+#[derive(Debug)]
+pub struct Cluster {
+    own: Replica,
+    token: String,
+    shards: u32,
+    members: Mutex<Members>,
+    links: Mutex<HashMap<String, Arc<Link>>>,
+    /// For what goes on in the background.
+    this: Weak<Cluster>,
+}
+
+/// What `GET /__headwater/cluster` tells.
+#[derive(Debug, Serialize)]
+pub struct Status {
+    /// The replica that was asked.
+    pub replica: Replica,
+    pub replicas: Vec<ReplicaStatus>,
+    pub shards: Vec<ShardStatus>,
+}
+
+#[derive(Debug, Serialize)]
+pub struct ReplicaStatus {
+    #[serde(flatten)]
+    pub replica: Replica,
+    /// It did not answer a moment ago, and is passed over.
+    pub suspected: bool,
+}
+
+#[derive(Debug, Serialize)]
+pub struct ShardStatus {
+    pub shard: u32,
+    /// The id of the replica that is its home.
+    pub home: String,
+    /// The position at which its log goes on, as far as the replica knows that was asked.
+    pub log_position: Option<u64>,
+}
+
+impl Cluster {
+    /// Finds the others, and goes on looking for them. `identity` is what only those know who may read the bucket.
+    pub async fn join(
+        store: Arc<dyn Store>,
+        settings: &ClusterSettings,
+        address: String,
+        identity: &str,
+        shards: u32,
+        ids: Ids,
+    ) -> Arc<Cluster> {
+        let secret = settings.cluster_secret.as_ref().map_or(identity, |secret| secret.reveal());
+        // With a list, there is nothing else that others know it by.
+        let id = if settings.peers.is_empty() { format!("{:032x}", ids.id()) } else { address.clone() };
+        let own = Replica { id, address };
+        let members = Mutex::new(Members::new(own.clone(), shards));
+        let (token, links) = (token(secret), Mutex::default());
+        let cluster = Arc::new_cyclic(|this| Cluster { own, token, shards, members, links, this: Weak::clone(this) });
+        members::start(&cluster, store, settings, ids).await;
+        cluster
+    }
+
+    /// The shard's home, if that is another replica.
+    pub fn other_home(&self, shard: u32) -> Option<Replica> {
+        self.members().other_home(shard)
+    }
+
+    /// Whether a header's value says that a request comes from a replica.
+    pub fn knows(&self, token: &[u8]) -> bool {
+        // Of hashes: how long it takes tells nothing of the token.
+        Sha256::digest(token) == Sha256::digest(&self.token)
+    }
+
+    /// Passes a request on to the shard's home. It is given back if it certainly was not sent.
+    pub async fn forward(&self, home: &Replica, mut request: Request<Body>) -> Result<Response<Incoming>, Unsent> {
+        if let Ok(token) = self.token.parse() {
+            request.headers_mut().insert(TOKEN_HEADER, token);
+        }
+        let sent = self.link(home).send(request).await;
+        if sent.is_err() {
+            self.suspect(home);
+        }
+        sent
+    }
+
+    /// What is known, with the log positions that the caller knows.
+    pub fn status(&self, log_position: impl Fn(u32) -> Option<u64>) -> Status {
+        let shard = |shard| {
+            let home = self.other_home(shard).map_or_else(|| self.own.id.clone(), |home| home.id);
+            ShardStatus { shard, home, log_position: log_position(shard) }
+        };
+        let replicas = self.members().all();
+        let shards = (0..self.shards).map(shard).collect();
+        Status { replica: self.own.clone(), replicas, shards }
+    }
+
+    fn members(&self) -> MutexGuard<'_, Members> {
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Passes over a replica until it answers again.
+    fn suspect(&self, replica: &Replica) {
+        if self.members().suspect(&replica.id) {
+            tracing::warn!(
+                replica = replica.id,
+                address = replica.address,
+                "replica does not answer, it is passed over"
+            );
+            tokio::spawn(watch(Weak::clone(&self.this), replica.clone()));
+        }
+    }
+
+    fn links(&self) -> MutexGuard<'_, HashMap<String, Arc<Link>>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn link(&self, replica: &Replica) -> Arc<Link> {
+        Arc::clone(self.links().entry(replica.id.clone()).or_insert_with(|| Arc::new(Link::new(&replica.address))))
+    }
+
+    async fn ask(&self, home: &Replica, path: &str, wait: Duration) -> Option<LogPart> {
+        let request = Request::get(format!("http://{}{path}", home.address)).body(nothing()).ok()?;
+        let asked = async {
+            let answer = self.forward(home, request).await.ok()?;
+            if answer.status() != StatusCode::OK {
+                return None;
+            }
+            let body = Limited::new(answer.into_body(), LARGEST_PART).collect().await.ok()?.to_bytes();
+            wire::decode(&body)
+        };
+        match timeout(wait + ANSWER_TIMEOUT, asked).await {
+            Ok(part) => part,
+            Err(_) => {
+                self.suspect(home);
+                None
+            }
+        }
+    }
+}
+
+/// Asks a replica that is passed over again and again, until it answers or is gone.
+async fn watch(cluster: Weak<Cluster>, replica: Replica) {
+    loop {
+        tokio::time::sleep(ASKED_AGAIN_EVERY).await;
+        let Some(cluster) = cluster.upgrade() else { return };
+        if !cluster.members().has(&replica.id) {
+            cluster.links().remove(&replica.id);
+            return;
+        }
+        // On a connection of its own: the other one may be what does not work.
+        let link = Arc::new(Link::new(&replica.address));
+        let asked = async {
+            let request = Request::get(format!("http://{}/healthz", replica.address)).body(nothing()).ok()?;
+            link.send(request).await.ok().filter(|answer| answer.status() == StatusCode::OK)
+        };
+        if let Ok(Some(_)) = timeout(ANSWER_TIMEOUT, asked).await {
+            cluster.links().insert(replica.id.clone(), link);
+            cluster.members().trust(&replica.id);
+            tracing::info!(replica = replica.id, address = replica.address, "replica answers again");
+            return;
+        }
+    }
+}
+
+/// No body.
+fn nothing() -> Body {
+    Empty::<Bytes>::new().map_err(|never| match never {}).boxed_unsync()
+}
+
+#[async_trait]
+impl Peers for Cluster {
+    fn has_other_home(&self, shard: u32) -> bool {
+        self.other_home(shard).is_some()
+    }
+
+    async fn log_after(&self, shard: u32, next: u64, wait: Duration) -> Option<LogPart> {
+        let home = self.other_home(shard)?;
+        let path = format!("{LOG_PATH}{shard}/{next}/{}", wait.as_millis());
+        let part = self.ask(&home, &path, wait).await?;
+        (part.from == next).then_some(part)
+    }
+}
+
+fn token(secret: &str) -> String {
+    let digest = Sha256::digest(format!("headwater replica {secret}"));
+    digest.iter().map(|byte| format!("{byte:02x}")).collect()
+}
