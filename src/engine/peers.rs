@@ -74,7 +74,10 @@ impl Engine {
         let since = self.reads_since(now);
         // While somebody waits here, the shard looks for what others have written.
         let mut confirmed = handle.view.confirmed.subscribe();
-        if !self.freshen(handle, since).await? {
+        let (settings, store) = (&self.0.context.settings, &self.0.context.store);
+        // Cut off from the store, it would not know what others write who do without it.
+        let is_usable = self.freshen(handle, since).await?;
+        if !is_usable || !handle.view.is_confirmed(since, store.last_seen(), settings.grace) {
             return Ok(None);
         }
         if self.head(shard).is_some_and(|head| head < next) {
@@ -82,7 +85,7 @@ impl Engine {
             access::confirm(handle, now, self.patience()).await?;
         }
         loop {
-            let Some(Confirmed { head, known_at, .. }) = *confirmed.borrow_and_update() else { return Ok(None) };
+            let Some(Confirmed { at, known_at, head }) = *confirmed.borrow_and_update() else { return Ok(None) };
             if head > next {
                 return Ok(self.recent(shard, next..head, known_at));
             }
@@ -90,7 +93,9 @@ impl Engine {
                 return Ok(None);
             }
             if !matches!(timeout_at(end, confirmed.changed()).await, Ok(Ok(()))) {
-                return Ok(Some(LogPart { from: next, objects: Vec::new(), absent_at: Some(known_at) }));
+                let is_old = at.elapsed() > settings.sync_interval * 2;
+                let part = LogPart { from: next, objects: Vec::new(), absent_at: Some(known_at) };
+                return Ok(Some(part).filter(|_| !is_old));
             }
         }
     }

@@ -40,6 +40,8 @@ pub struct Load {
 /// What was written, by stream, after the check.
 pub struct Written {
     pub repeated: u64,
+    /// The longest time until a producer's append was acknowledged.
+    pub longest_pause: Duration,
     pub content: Vec<Vec<Message>>,
 }
 
@@ -96,7 +98,8 @@ impl Load {
         let false_gaps = sum(|producer| producer.false_gaps);
         eprintln!("{acknowledged} appends acknowledged, {repeated} attempts repeated, {false_gaps} false gaps");
         assert!(acknowledged > 0, "nothing was written");
-        Written { repeated, content: after }
+        let longest_pause = producers.iter().map(|(_, producer)| producer.longest).max().unwrap_or_default();
+        Written { repeated, content: after, longest_pause }
     }
 
     /// Checks every stream. What was acknowledged by another server may be missing for a moment, nothing else.

@@ -11,6 +11,7 @@ mod flood;
 mod limits;
 mod load;
 mod outage;
+mod replicas;
 mod stop;
 mod tools;
 mod transfer;

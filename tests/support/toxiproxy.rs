@@ -46,6 +46,10 @@ impl Toxiproxy {
         format!("http://{}", self.listen)
     }
 
+    pub fn address(&self) -> &str {
+        &self.listen
+    }
+
     /// Adds a fault. `stream` is `upstream` (towards the store) or `downstream` (its answers).
     pub async fn add(&self, kind: &str, stream: &str, toxicity: f64, attributes: Value) {
         let body = json!({

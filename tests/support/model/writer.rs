@@ -32,12 +32,14 @@ pub struct Producer {
     pub repeated: u64,
     /// Gaps that a server saw only because it had not heard of the other's writes yet.
     pub false_gaps: u64,
+    /// The longest time that an append took, with all its attempts.
+    pub longest: Duration,
 }
 
 impl Producer {
     pub fn new(client: &Client, urls: &[String], id: impl Into<String>, seed: u64) -> Producer {
         let (id, urls, client, rng) = (id.into(), urls.to_vec(), client.clone(), StdRng::seed_from_u64(seed));
-        Producer { id, urls, client, rng, acknowledged: 0, repeated: 0, false_gaps: 0 }
+        Producer { id, urls, client, rng, acknowledged: 0, repeated: 0, false_gaps: 0, longest: Duration::ZERO }
     }
 
     /// Appends until told to stop. The last append is acknowledged, too.
@@ -53,7 +55,8 @@ impl Producer {
     /// Appends once, until acknowledged.
     pub async fn append(&mut self) {
         let seq = self.acknowledged;
-        let deadline = Instant::now() + PATIENCE;
+        let began = Instant::now();
+        let deadline = began + PATIENCE;
         loop {
             match self.attempt(seq).await {
                 Answer::Acknowledged => break,
@@ -68,6 +71,7 @@ impl Producer {
             tokio::time::sleep(Duration::from_millis(self.rng.random_range(10..80))).await;
         }
         self.acknowledged += 1;
+        self.longest = self.longest.max(began.elapsed());
     }
 
     async fn attempt(&mut self, seq: u64) -> Answer {
