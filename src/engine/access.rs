@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, timeout};
 
 use super::error::{behind, log_is_short, no_answer, retry_after, stopping};
-use super::handle::{Handle, Message};
+use super::handle::{Handle, Message, Witness};
 use super::read;
 use super::state::{Base, Cell, Committed};
 use super::{Engine, EngineError, Page};
@@ -34,7 +34,7 @@ impl Engine {
             Ok(found) if self.0.context.home_elsewhere(number).is_none() || !may_change(&found) => return Ok(found),
             // Cut off from all of them, what is in memory goes on being served.
             Ok(_) => drop(self.freshen(shard, arrived).await?),
-            Err(_) => confirm(shard, Instant::now(), self.patience()).await?,
+            Err(_) => confirm(shard, Instant::now(), Witness::Store, self.patience()).await?,
         }
         let cell = self.cell(name, false).await?;
         self.check_head(name, &cell).await?;
@@ -49,7 +49,11 @@ impl Engine {
         let (number, shard) = self.shard(name);
         let sealed_to = cell.lock().base.as_ref().map_or(0, Base::log_position);
         let head = || shard.view.head();
-        if sealed_to < head() || confirm(shard, Instant::now(), self.patience()).await.is_err() || sealed_to < head() {
+        if sealed_to < head() {
+            return Ok(());
+        }
+        let confirmed = confirm(shard, Instant::now(), Witness::Store, self.patience()).await;
+        if confirmed.is_err() || sealed_to < head() {
             return Ok(());
         }
         Err(log_is_short(number, head(), name, sealed_to))
@@ -121,20 +125,22 @@ impl Engine {
         if view.is_cut_off.load(Ordering::Relaxed) && self.is_usable(shard) {
             // What is in memory goes on being served; the shard asks again in its own time.
             let (reply, _) = oneshot::channel();
-            let _ = shard.mailbox.try_send(Message::Confirm { since, reply });
+            let _ = shard.mailbox.try_send(Message::Confirm { since, witness: Witness::Home, reply });
         } else if self.is_usable(shard) {
             let is_confirmed = self.confirm_while_it_answers(shard, since).await?;
             view.is_cut_off.fetch_or(!is_confirmed, Ordering::Relaxed);
         } else {
             // What comes of it is looked at below.
-            let _ = confirm(shard, since, self.patience()).await;
+            let _ = confirm(shard, since, Witness::Home, self.patience()).await;
         }
         Ok(self.is_usable(shard))
     }
 
     /// Has a shard loaded, if it can be, so that it keeps up with what it has to do.
     pub(super) async fn wake(&self, shard: u32) {
-        if let Err(error) = confirm(&self.0.shards[shard as usize], Instant::now(), self.patience()).await {
+        if let Err(error) =
+            confirm(&self.0.shards[shard as usize], Instant::now(), Witness::Home, self.patience()).await
+        {
             tracing::warn!(shard, %error, "shard not loaded");
         }
     }
@@ -153,7 +159,7 @@ impl Engine {
         let (mut seen, mut silent) = (context.store.last_seen(), 0);
         // The store's clock shows whole seconds: that it stood still once may be chance.
         while silent < 2 {
-            if confirm(shard, since, slice).await.is_ok() {
+            if confirm(shard, since, Witness::Home, slice).await.is_ok() {
                 return Ok(true);
             }
             if shard.view.is_cut_off.load(Ordering::Relaxed) {
@@ -184,6 +190,11 @@ pub(super) async fn ask<T>(
 }
 
 /// Waits until the head is known to have been looked at, at `since` or later.
-pub(super) async fn confirm(shard: &Handle, since: Instant, patience: Duration) -> Result<(), EngineError> {
-    ask(shard, |reply| Message::Confirm { since, reply }, patience).await.map_err(|_| no_answer())
+pub(super) async fn confirm(
+    shard: &Handle,
+    since: Instant,
+    witness: Witness,
+    patience: Duration,
+) -> Result<(), EngineError> {
+    ask(shard, |reply| Message::Confirm { since, witness, reply }, patience).await.map_err(|_| no_answer())
 }

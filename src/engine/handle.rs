@@ -99,6 +99,7 @@ pub(super) enum Message {
     /// Make sure that the head was known at `since` or later. Dropped unanswered if the store does not answer.
     Confirm {
         since: Instant,
+        witness: Witness,
         reply: oneshot::Sender<()>,
     },
     /// Place an entry, an empty one if need be, and answer with a moment before which it was not formed. Dropped unanswered
@@ -128,6 +129,15 @@ impl Message {
             }
         }
     }
+}
+
+/// Whose word is enough for where the log ends.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Witness {
+    /// The home's, if another replica is that: it may not know yet what was written past it. For what is served.
+    Home,
+    /// The store's: for what is refused, and for what is written.
+    Store,
 }
 
 /// What the task shares with readers.

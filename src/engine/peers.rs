@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
-use super::handle::Confirmed;
+use super::handle::{Confirmed, Witness};
 use super::{Engine, EngineError, access};
 use crate::store::StoreTime;
 
@@ -82,7 +82,7 @@ impl Engine {
         }
         if self.head(shard).is_some_and(|head| head < next) {
             // Somebody else has written.
-            access::confirm(handle, now, self.patience()).await?;
+            access::confirm(handle, now, Witness::Store, self.patience()).await?;
         }
         loop {
             let Some(Confirmed { at, known_at, head }) = *confirmed.borrow_and_update() else { return Ok(None) };

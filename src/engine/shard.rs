@@ -17,7 +17,7 @@ use super::EngineError;
 use super::checkpoint::Held;
 use super::context::Context;
 use super::error::no_answer;
-use super::handle::{Answer, Confirmed, Handle, Message, View, Write};
+use super::handle::{Answer, Confirmed, Handle, Message, View, Witness, Write};
 use super::load::{self, Loaded};
 use super::log::{Log, Settled};
 use super::pace::Pace;
@@ -43,7 +43,7 @@ const MESSAGES_AT_A_TIME: usize = 256;
 pub(super) enum Event {
     Settled { id: u128, settled: Settled },
     ManifestRead { name: StreamName, generation: u64, base: Result<Base, EngineError> },
-    Probed { sent: Instant, ahead: Result<LogPart, StoreError> },
+    Probed { sent: Instant, witness: Witness, ahead: Result<LogPart, StoreError> },
     Followed { sent: Instant, part: Option<LogPart> },
     CheckpointRead(Result<Held, EngineError>),
     Sealed { name: StreamName, generation: u64, sealed: Result<Sealed, EngineError> },
@@ -82,6 +82,8 @@ pub(super) struct Shard {
     pub log: Log,
     /// When `log.next` was last known to be absent, by the monotonic clock.
     pub confirmed_at: Instant,
+    /// The same as the store has said it.
+    pub confirmed_by_store_at: Instant,
     /// A moment, and the store's time at it or later.
     pub confirmed_with: (Instant, StoreTime),
     /// When the store was last asked for the head.
@@ -91,7 +93,7 @@ pub(super) struct Shard {
     pub following: bool,
     /// It did not answer: do without it until then.
     pub follow_again_at: Option<Instant>,
-    pub confirm_waiters: Vec<(Instant, oneshot::Sender<()>)>,
+    pub confirm_waiters: Vec<(Instant, Witness, oneshot::Sender<()>)>,
     pub drain_waiters: Vec<oneshot::Sender<()>>,
 
     /// Writes whose streams are known, in order of arrival.
@@ -140,6 +142,7 @@ pub(super) fn spawn(context: &Arc<Context>, number: u32) -> Handle {
         generation: 0,
         log: Log { next: 1, last_id: 0, last_at: 0, last_writer: 0, fresh_at: StoreTime::default() },
         confirmed_at: Instant::now(),
+        confirmed_by_store_at: Instant::now(),
         confirmed_with: (Instant::now(), StoreTime::default()),
         probed_at: Instant::now(),
         probing: false,
@@ -212,7 +215,7 @@ impl Shard {
         self.checkpoint_at = Instant::now();
         self.reload = false;
         // What was read came after this moment.
-        self.confirm(sent);
+        self.confirm(sent, Witness::Store);
         self.view.followers.notify_all();
         for (name, all) in std::mem::take(&mut self.deferred) {
             all.into_iter().for_each(|who| self.wait_for_manifest(name.clone(), who));
@@ -297,8 +300,8 @@ impl Shard {
                 _ => self.wait_for_manifest(name, Waiting::Reader(reply)),
             },
             Message::Refresh { name, reply } => self.wait_for_manifest(name, Waiting::Reader(reply)),
-            Message::Confirm { since, reply } => {
-                self.confirm_waiters.push((since, reply));
+            Message::Confirm { since, witness, reply } => {
+                self.confirm_waiters.push((since, witness, reply));
                 self.release_waiters();
             }
             Message::Fence(reply) => self.fences.push(reply),
@@ -315,7 +318,7 @@ impl Shard {
             }
             Event::Sealed { name, generation, sealed } if generation == self.generation => self.sealed(name, sealed),
             Event::ManifestRead { .. } | Event::Sealed { .. } => {}
-            Event::Probed { sent, ahead } => self.probed(sent, ahead).await,
+            Event::Probed { sent, witness, ahead } => self.probed(sent, witness, ahead).await,
             Event::Followed { sent, part } => self.followed(sent, part).await,
             Event::CheckpointRead(held) => self.checkpoint_read(held),
             Event::Checkpointed(held) => self.checkpointed(held),
@@ -371,8 +374,11 @@ impl Shard {
     }
 
     /// The head was known at `sent`, and that is now folded.
-    pub fn confirm(&mut self, sent: Instant) {
+    pub fn confirm(&mut self, sent: Instant, witness: Witness) {
         self.confirmed_at = self.confirmed_at.max(sent);
+        if witness == Witness::Store {
+            self.confirmed_by_store_at = self.confirmed_by_store_at.max(sent);
+        }
         self.confirmed_with = (Instant::now(), self.context.store.last_seen());
         let confirmed = Confirmed { at: self.confirmed_at, known_at: self.log.fresh_at, head: self.log.next };
         self.view.confirmed.send_replace(Some(confirmed));
@@ -386,8 +392,12 @@ impl Shard {
     }
 
     fn release_waiters(&mut self) {
-        let confirmed_at = self.confirmed_at;
-        for (_, reply) in self.confirm_waiters.extract_if(.., |(since, _)| *since <= confirmed_at) {
+        let (by_any, by_store) = (self.confirmed_at, self.confirmed_by_store_at);
+        let is_told = |(since, witness, _): &mut (Instant, Witness, _)| match witness {
+            Witness::Home => *since <= by_any,
+            Witness::Store => *since <= by_store,
+        };
+        for (.., reply) in self.confirm_waiters.extract_if(.., is_told) {
             let _ = reply.send(());
         }
     }

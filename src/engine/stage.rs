@@ -18,7 +18,7 @@ use super::EngineError;
 use super::checkpoint::Held;
 use super::context::Context;
 use super::error::log_is_short;
-use super::handle::{Answer, Write};
+use super::handle::{Answer, Witness, Write};
 use super::load;
 use super::log::{self, Settled};
 use super::peers::{LogPart, Peers};
@@ -307,7 +307,7 @@ impl Shard {
             Err(error) => return self.contradicted(batch, EngineError::Damaged { key, what: error.0 }),
         };
         tracing::trace!(shard = self.number, position = entry.header.position, records = ?batch.records, "committed");
-        self.confirm(batch.sent);
+        self.confirm(batch.sent, Witness::Store);
         self.entries_since_checkpoint += 1;
         for judged in batch.judged {
             judged.write.answer(judged.answer);
@@ -376,21 +376,24 @@ impl Shard {
         }
         self.probing = true;
         let (context, shard, next) = (Arc::clone(&self.context), self.number, self.log.next);
-        let is_for_readers = self.held_back.is_empty() && self.queue.is_empty();
+        let asks_home = |(_, witness, _): &_| matches!(witness, Witness::Home);
+        let is_for_home =
+            self.held_back.is_empty() && self.queue.is_empty() && self.confirm_waiters.iter().all(asks_home);
         let sent = Instant::now();
         self.probed_at = sent;
         self.tasks.spawn(async move {
-            if is_for_readers
+            if is_for_home
                 && let Some(peers) = context.home_elsewhere(shard)
                 && let Some(part) = ask_home(&context, &**peers, shard, next, Duration::ZERO).await
             {
-                return Event::Probed { sent, ahead: Ok(part) };
+                return Event::Probed { sent, witness: Witness::Home, ahead: Ok(part) };
             }
-            Event::Probed { sent, ahead: log::read_ahead(&context, shard, next).await }
+            let ahead = log::read_ahead(&context, shard, next).await;
+            Event::Probed { sent, witness: Witness::Store, ahead }
         });
     }
 
-    pub async fn probed(&mut self, sent: Instant, ahead: Result<LogPart, StoreError>) {
+    pub async fn probed(&mut self, sent: Instant, witness: Witness, ahead: Result<LogPart, StoreError>) {
         let ahead = match ahead {
             Ok(ahead) => ahead,
             Err(error) => return self.probe_failed(error.into()),
@@ -401,9 +404,19 @@ impl Shard {
         if !self.is_fresh() {
             return self.read_checkpoint();
         }
-        let Some(absent_at) = self.absorb_all(ahead).await else { return if self.reload { () } else { self.probe() } };
+        let Some(absent_at) = self.absorb_all(ahead).await else {
+            // There may be more, unless what was read makes no sense.
+            return if self.reload {
+            } else {
+                self.probe()
+            };
+        };
         self.log.renew(absent_at);
-        self.confirm(sent);
+        self.confirm(sent, witness);
+        if witness == Witness::Home {
+            // What came meanwhile may need the store's word.
+            return;
+        }
         for judged in std::mem::take(&mut self.held_back) {
             judged.write.answer(judged.answer);
         }
@@ -454,7 +467,7 @@ impl Shard {
         }
         if let Some(absent_at) = self.absorb_all(part).await {
             self.log.renew(absent_at);
-            self.confirm(sent);
+            self.confirm(sent, Witness::Home);
         }
     }
 

@@ -4,7 +4,8 @@
 //!   another was sent comes before it. What was said to have done nothing is not there. Rejections, and acknowledgements
 //!   of repetitions, are true of a state that there was between call and answer. That, for all calls of a stream at once,
 //!   is linearizability: the log is the order, and [`Story`] has checked that it is a history the protocol allows.
-//! - A read tells of a state that is at most the sync interval old, or older if its replica had trouble with the bucket;
+//! - A read tells of a state that is at most the sync interval old (twice that where replicas follow a shard's home, because
+//!   here others write past it), or older if its replica had trouble with the bucket;
 //!   of no state that is older than what this replica has told or acknowledged before; and of the bytes of that state.
 //! - That there is nothing to read is said only if that is true between call and answer.
 
@@ -112,7 +113,9 @@ impl Judge<'_> {
 
     /// A reader was told of a state.
     fn seen(&self, story: &Story, call: &Call, floor: usize, view: View) -> Verdict {
-        let bound = self.world.plan.settings.sync_interval.as_millis() as u64 + SLACK;
+        // What the home tells may itself be as old as that.
+        let hops = if self.world.has_neighbours { 2 } else { 1 };
+        let bound = hops * self.world.plan.settings.sync_interval.as_millis() as u64 + SLACK;
         let troubles = self.world.stations[call.life.machine].troubles(call.life.number);
         let is_late = troubles.any(call.invoked.ms.saturating_sub(bound + AFTER_TROUBLE), call.replied.ms);
         let oldest = if is_late { 0 } else { call.invoked.ms.saturating_sub(bound) };

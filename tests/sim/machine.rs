@@ -1,7 +1,7 @@
 //! A machine that runs one replica, in a runtime of its own: it can be killed without anything being finished, and it can
 //! be put to sleep, while which its monotonic clock stands still and the store's goes on.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use headwater::clock::{Clock, Ids};
@@ -12,6 +12,7 @@ use tokio::runtime::{Builder, Handle, Runtime};
 use tokio_util::sync::CancellationToken;
 
 use crate::link::{Link, Troubles};
+use crate::neighbours::Neighbours;
 use crate::timeline::{START, Timeline};
 
 /// One run of the replica's process.
@@ -94,6 +95,8 @@ pub struct Machine {
     ids: Ids,
     runtime: Option<Runtime>,
     asleep_since: Option<u64>,
+    /// All replicas, if they know of each other.
+    all: Arc<OnceLock<Vec<Arc<Station>>>>,
 }
 
 impl Machine {
@@ -103,9 +106,11 @@ impl Machine {
         network: Handle,
         settings: &EngineSettings,
         ids: Ids,
+        all: &Arc<OnceLock<Vec<Arc<Station>>>>,
     ) -> Machine {
+        let all = Arc::clone(all);
         let (station, timeline, settings) = (Arc::clone(station), Arc::clone(timeline), settings.clone());
-        Machine { station, timeline, network, settings, ids, runtime: None, asleep_since: None }
+        Machine { station, timeline, network, settings, ids, runtime: None, asleep_since: None, all }
     }
 
     /// Lets it run for a while, if it does.
@@ -162,8 +167,13 @@ impl Machine {
         let clock = Clock::of(move || (START + timeline.ms()).saturating_add_signed(skew));
         let (settings, ids) = (self.settings.clone(), Ids::seeded(self.ids.between(0, u64::MAX)));
         let (station, handle) = (Arc::clone(&self.station), runtime.handle().clone());
+        let (own, all) = (self.station.number, Arc::clone(&self.all));
+        let neighbours = Neighbours { own, all, timeline: Arc::clone(&self.timeline) };
         runtime.spawn(async move {
             let engine = open(Arc::new(link), settings, clock, ids).await;
+            if neighbours.all.get().is_some() {
+                engine.join(Arc::new(neighbours));
+            }
             *station.process_slot() = Some(Process { life, engine, handle, dead: CancellationToken::new() });
         });
         self.station.process_slot().take();

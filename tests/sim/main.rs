@@ -24,6 +24,7 @@ mod ledger;
 mod link;
 mod lives;
 mod machine;
+mod neighbours;
 mod owners;
 mod panics;
 mod plan;

@@ -1,7 +1,7 @@
 //! What all parts of a run share, and the loop that lets its machines take turns.
 
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use headwater::clock::Ids;
@@ -30,6 +30,8 @@ pub struct World {
     pub reads_until: AtomicU64,
     /// The replica that all clients use, if they all use one.
     pub favourite: AtomicUsize,
+    /// The replicas know of each other.
+    pub has_neighbours: bool,
 }
 
 impl World {
@@ -55,6 +57,7 @@ impl World {
             history: Mutex::default(),
             reads_until: u64::MAX.into(),
             favourite,
+            has_neighbours: seed.is_multiple_of(3),
         }
     }
 
@@ -104,9 +107,14 @@ pub fn play<T: Send + 'static, F: Future<Output = T> + Send + 'static>(
     let network = runtime();
     let world = Arc::new(World::new(seed));
     let ids = Ids::seeded(world.ids.between(0, u64::MAX));
+    let all = Arc::<OnceLock<_>>::default();
+    if world.has_neighbours {
+        // It was empty.
+        let _ = all.set(world.stations.clone());
+    }
     let machine = |station| {
         let ids = Ids::seeded(ids.between(0, u64::MAX));
-        Machine::new(station, &world.timeline, network.handle().clone(), &world.plan.settings, ids)
+        Machine::new(station, &world.timeline, network.handle().clone(), &world.plan.settings, ids, &all)
     };
     let mut machines: Vec<Machine> = world.stations.iter().map(machine).collect();
     let script = network.spawn(script(Arc::clone(&world)));
