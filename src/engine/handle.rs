@@ -42,6 +42,8 @@ pub(super) struct Write {
     pub uploaded: Option<Uploaded>,
     pub ticket: Arc<Ticket>,
     pub reply: Option<oneshot::Sender<Answer>>,
+    /// It has left a gap after its producer's last append: until then, what is missing may come.
+    pub gap_until: Option<Instant>,
     #[expect(dead_code, reason = "it is held for as long as the body is in memory, and given back on drop")]
     pub admission: Option<Admission>,
 }
@@ -49,7 +51,7 @@ pub(super) struct Write {
 impl Write {
     /// A command whose outcome nobody waits for.
     pub fn by_nobody(name: StreamName, command: Command) -> Write {
-        Write { name, command, uploaded: None, ticket: Arc::default(), reply: None, admission: None }
+        Write { name, command, uploaded: None, ticket: Arc::default(), reply: None, gap_until: None, admission: None }
     }
 
     pub fn answer(self, answer: Answer) {

@@ -34,6 +34,8 @@ mod context;
 mod error;
 mod follow;
 mod fork;
+#[cfg(test)]
+mod gap_tests;
 mod handle;
 mod listing;
 mod load;

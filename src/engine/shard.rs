@@ -99,6 +99,8 @@ pub(super) struct Shard {
     /// Writes whose streams are known, in order of arrival.
     pub queue: VecDeque<Write>,
     pub queued_bytes: u64,
+    /// Writes that wait for what their producer has sent before them, which may come another way.
+    pub gaps: Vec<Write>,
     pub waiting: BTreeMap<StreamName, Vec<Waiting>>,
     /// Those whose manifest was replaced here after it was asked for.
     pub outdated: BTreeSet<StreamName>,
@@ -152,6 +154,7 @@ pub(super) fn spawn(context: &Arc<Context>, number: u32) -> Handle {
         drain_waiters: Vec::new(),
         queue: VecDeque::new(),
         queued_bytes: 0,
+        gaps: Vec::new(),
         waiting: BTreeMap::new(),
         outdated: BTreeSet::new(),
         deferred: BTreeMap::new(),
@@ -257,7 +260,7 @@ impl Shard {
             if self.reload {
                 return Ended::Reload;
             }
-            let due = [self.flush_at(), self.follow_at(), Some(self.next_upkeep)];
+            let due = [self.flush_at(), self.follow_at(), self.gap_at(), Some(self.next_upkeep)];
             let wake_at = due.into_iter().flatten().min().unwrap_or(self.next_upkeep);
             tokio::select! {
                 biased;
@@ -424,12 +427,14 @@ impl Shard {
         }
         let held_back = std::mem::take(&mut self.held_back);
         self.judge_again(held_back);
+        self.release_gaps(|_| true);
         // To be asked again after the load: a manifest read before it may be older than what the load relies on.
         self.deferred.extend(std::mem::take(&mut self.waiting));
     }
 
     fn finish_draining(&mut self) {
         let is_idle = self.queue.is_empty()
+            && self.gaps.is_empty()
             && self.in_flight.is_empty()
             && self.held_back.is_empty()
             && !self.waiting.values().flatten().any(|who| matches!(who, Waiting::Write(_)));

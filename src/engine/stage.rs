@@ -29,7 +29,7 @@ use crate::clock::Millis;
 use crate::layout::entry::{self, Header};
 use crate::layout::key;
 use crate::protocol::stream::{self, Append, Body, Command, Create, Data, Effect};
-use crate::protocol::{Stream, StreamName};
+use crate::protocol::{Rejection, Stream, StreamName};
 use crate::store::{StoreError, StoreTime};
 
 /// The part of the grace period after which a replica that was idle asks for the store's time before it writes.
@@ -38,6 +38,9 @@ const IDLE_PART: u32 = 8;
 /// built on. The collector deletes what nothing names after a whole one, once an entry of its own is placed: whoever writes after that entry has read it,
 /// and so knows the time.
 const UPLOAD_PART: u32 = 2;
+/// How long an append waits for those that its producer has sent before, and for how many.
+const GAP_PATIENCE: Duration = Duration::from_millis(200);
+const LARGEST_GAP: u64 = 64;
 /// How long its home is asked to wait for what comes next. Also how long it takes to notice that it does not answer any more.
 const FOLLOW_WAIT: Duration = Duration::from_secs(2);
 /// How far this machine's clock may be ahead of the store's, in milliseconds.
@@ -103,8 +106,24 @@ impl Shard {
         Some(paced.filter(|_| !is_full).max(self.not_before).unwrap_or_else(Instant::now))
     }
 
+    /// When the first of those who wait for what is missing has waited long enough.
+    pub fn gap_at(&self) -> Option<Instant> {
+        self.gaps.iter().filter_map(|write| write.gap_until).min()
+    }
+
+    /// Those who have waited for what is missing are judged again, next.
+    pub fn release_gaps(&mut self, is_released: impl Fn(&Write) -> bool) {
+        let released: Vec<Write> = self.gaps.extract_if(.., |write| is_released(write)).collect();
+        for write in released.into_iter().rev() {
+            self.queued_bytes += weight(&write.command);
+            self.queue.push_front(write);
+        }
+    }
+
     /// Writes a batch if one is due.
     pub fn flush(&mut self) {
+        let now = Instant::now();
+        self.release_gaps(|write| write.gap_until.is_some_and(|until| until <= now));
         while self.flush_at().is_some_and(|due| due <= Instant::now()) && !self.reload {
             // After a long silence the time of the store is not known, nor whether the head is still the head.
             let idle = self.confirmed_at.elapsed() > self.context.settings.grace / IDLE_PART;
@@ -163,7 +182,7 @@ impl Shard {
     }
 
     /// Judges a write on the speculative state, which takes in its effects. `None` if its stream is not known.
-    fn judge(&mut self, write: Write, at: u64, records: &mut Vec<(StreamName, Effect)>) -> Option<Judged> {
+    fn judge(&mut self, mut write: Write, at: u64, records: &mut Vec<(StreamName, Effect)>) -> Option<Judged> {
         let current = match self.speculative.get(&write.name) {
             Some(speculative) => speculative.stream.clone(),
             None => {
@@ -200,8 +219,14 @@ impl Shard {
                 if !decision.effects.is_empty() {
                     self.speculate(&write.name, current, &decision.effects, at);
                     records.extend(decision.effects.into_iter().map(|effect| (write.name.clone(), effect)));
+                    self.release_gaps(|waiting| waiting.name == write.name);
                 }
                 Answer::Done(decision.outcome)
+            }
+            Err(Rejection::ProducerGap { expected, received }) if may_be_filled(&write, received - expected) => {
+                write.gap_until.get_or_insert(Instant::now() + GAP_PATIENCE);
+                self.gaps.push(write);
+                return None;
             }
             Err(rejection) => Answer::No(EngineError::Rejected(rejection)),
         };
@@ -359,6 +384,7 @@ impl Shard {
             Ok(changed) => {
                 self.entries_since_checkpoint += 1;
                 changed.iter().for_each(|name| self.view.followers.notify(name));
+                self.release_gaps(|write| changed.contains(&write.name));
             }
             Err(error) => {
                 tracing::error!(shard = self.number, %error, "log entry not read");
@@ -520,6 +546,11 @@ impl Shard {
             self.probe();
         }
     }
+}
+
+/// Whether what a producer has sent before this may still come: it was sent through another replica, or on another connection.
+fn may_be_filled(write: &Write, missing: u64) -> bool {
+    missing <= LARGEST_GAP && write.gap_until.is_none_or(|until| until > Instant::now())
 }
 
 async fn ask_home(context: &Context, peers: &dyn Peers, shard: u32, next: u64, wait: Duration) -> Option<LogPart> {

@@ -66,8 +66,13 @@ impl Engine {
         }
         let (reply, answer) = oneshot::channel();
         let ticket = Arc::new(Ticket::default());
-        let write =
-            Write { name: name.clone(), command, uploaded, ticket: Arc::clone(&ticket), reply: Some(reply), admission };
+        let write = Write {
+            admission,
+            reply: Some(reply),
+            uploaded,
+            ticket: Arc::clone(&ticket),
+            ..Write::by_nobody(name.clone(), command)
+        };
         let (_, shard) = self.shard(name);
         let wait = async {
             shard.mailbox.send(Message::Write(write)).await.map_err(|_| stopping())?;
