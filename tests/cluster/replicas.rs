@@ -22,8 +22,9 @@ const SETTINGS: [&str; 12] = [
     "1s",
     "--store-operation-timeout",
     "3s",
+    // So many that each has some.
     "--shards",
-    "8",
+    "32",
 ];
 
 /// A replica with a network of its own: to the store, and to where the others reach it.

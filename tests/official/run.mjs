@@ -1,19 +1,23 @@
 // node run.mjs suite|typescript|python local|minio
+// node run.mjs suite replicas
 //
-// The official conformance suite, or an official client, against the server. Prints what failed, then one line of
+// The official conformance suite, or an official client, against the server; with "replicas", against three on MinIO, behind
+// nginx, which sends each request to another one. Prints what failed, then one line of
 // counts. HEADWATER_BINARY names the binary; HEADWATER_SERVER (a JSON array that contains "{port}") any other server.
 import { spawn } from "node:child_process"
 import { existsSync, mkdirSync, readFileSync } from "node:fs"
 import { join, resolve } from "node:path"
-import { Server, startMinio, temporaryDirectory } from "./server.mjs"
+import { Replicas, Server, startMinio, temporaryDirectory } from "./server.mjs"
 
 /** What 0.3.6 has. Fewer would mean that something was left out. */
 const SUITE_TESTS = 338
+const REPLICAS = 3
 
 const here = import.meta.dirname
 const [what, store] = process.argv.slice(2)
-if (!["suite", "typescript", "python"].includes(what) || !["local", "minio"].includes(store)) {
-  console.error("usage: node run.mjs suite|typescript|python local|minio")
+const stores = what === "suite" ? ["local", "minio", "replicas"] : ["local", "minio"]
+if (!["suite", "typescript", "python"].includes(what) || !stores.includes(store)) {
+  console.error("usage: node run.mjs suite|typescript|python local|minio, or suite replicas")
   process.exit(2)
 }
 
@@ -78,7 +82,7 @@ function byReason(tests) {
 const indent = (text) => text.split("\n").slice(0, 12).map((line) => `    ${line}`).join("\n")
 
 async function suite(command) {
-  const server = await Server.start(command)
+  const server = store === "replicas" ? await Replicas.start(command, REPLICAS) : await Server.start(command)
   try {
     const expectations = JSON.parse(readFileSync(join(here, "expected-failures.json"), "utf8"))
     const report = await vitest("conformance.test.ts", { HEADWATER_URL: server.url })
@@ -115,7 +119,7 @@ async function serverCommand() {
   const binary = process.env.HEADWATER_BINARY ?? resolve(here, "../../target/debug/headwater")
   // The suite waits for a long-poll to end empty within vitest's five seconds.
   const serve = [binary, "serve", "--listen", "127.0.0.1:{port}", "--long-poll-hold", "2s"]
-  if (store === "minio") {
+  if (store !== "local") {
     minio = await startMinio()
     return [...serve, ...minio.flags]
   }

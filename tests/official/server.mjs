@@ -1,6 +1,6 @@
 // Starts and ends the processes that the official suite and clients talk to.
 import { spawn } from "node:child_process"
-import { existsSync, mkdtempSync, mkdirSync, rmSync } from "node:fs"
+import { existsSync, mkdtempSync, mkdirSync, rmSync, writeFileSync } from "node:fs"
 import { createServer } from "node:net"
 import { homedir, tmpdir } from "node:os"
 import { delimiter, join, resolve } from "node:path"
@@ -100,6 +100,93 @@ export class Server {
   /** As a crash would: nothing is flushed, nobody is told. */
   kill() {
     return this.#process.end("SIGKILL")
+  }
+}
+
+/** Several servers of one bucket behind nginx, which sends each request to another one. */
+export class Replicas {
+  #replicas
+  #nginx
+  port
+
+  static async start(command, count) {
+    const group = new Replicas()
+    // So many shards that each has some.
+    const each = [...command, "--heartbeat-interval", "1s", "--shards", "32"]
+    group.#replicas = await Promise.all(Array.from({ length: count }, () => Server.start(each)))
+    try {
+      await group.#settled()
+      await group.#balance()
+    } catch (error) {
+      await group.kill()
+      throw error
+    }
+    return group
+  }
+
+  get url() {
+    return `http://127.0.0.1:${this.port}`
+  }
+
+  get output() {
+    return this.#replicas.map((replica) => replica.output).join("\n")
+  }
+
+  /** Returns when all of them know the same homes, on each of them. */
+  async #settled() {
+    const deadline = Date.now() + READY_WITHIN
+    const homes = async (replica) => {
+      const status = await (await fetch(`${replica.url}/__headwater/cluster`)).json()
+      return status.shards.map((shard) => shard.home)
+    }
+    for (;;) {
+      const seen = await Promise.all(this.#replicas.map(homes))
+      const agree = seen.every((all) => String(all) === String(seen[0]))
+      if (agree && new Set(seen[0]).size === this.#replicas.length) return
+      if (Date.now() > deadline) throw new Error(`the replicas do not agree: ${JSON.stringify(seen)}`)
+      await new Promise((done) => setTimeout(done, 100))
+    }
+  }
+
+  async #balance() {
+    const [directory, port] = [temporaryDirectory(), await freePort()]
+    this.port = port
+    const paths = ["client_body", "proxy", "fastcgi", "uwsgi", "scgi"]
+    const conf = `
+      daemon off;
+      pid ${directory}/pid;
+      events { worker_connections 4096; }
+      http {
+        access_log off;
+        ${paths.map((path) => `${path}_temp_path ${directory}/${path};`).join("\n")}
+        upstream replicas {
+          ${this.#replicas.map((replica) => `server 127.0.0.1:${replica.port};`).join("\n")}
+          keepalive 64;
+        }
+        server {
+          listen 127.0.0.1:${port};
+          client_max_body_size 0;
+          location / {
+            proxy_pass http://replicas;
+            proxy_http_version 1.1;
+            proxy_set_header Connection "";
+            proxy_set_header Host $http_host;
+            proxy_buffering off;
+            proxy_request_buffering off;
+          }
+        }
+      }`
+    const file = join(directory, "nginx.conf")
+    writeFileSync(file, conf)
+    // Debian has it where only administrators look.
+    const binary = ["/usr/sbin/nginx"].find((path) => existsSync(path)) ?? "nginx"
+    this.#nginx = new Process(binary, ["-p", directory, "-c", file, "-e", "stderr"])
+    await answers(`${this.url}/readyz`, this.#nginx)
+  }
+
+  async kill() {
+    await this.#nginx?.end("SIGTERM")
+    await Promise.all(this.#replicas.map((replica) => replica.kill()))
   }
 }
 
