@@ -5,6 +5,7 @@ mod descriptors;
 mod gc;
 mod list;
 mod serve;
+mod status;
 mod tools;
 mod transfer;
 
@@ -38,6 +39,8 @@ enum Subcommands {
     Gc(gc::Gc),
     /// List the streams of a bucket. Servers may run
     List(list::List),
+    /// Show the replicas of a cluster and its shards, as one of the replicas knows them
+    Status(status::StatusOf),
     /// Write streams of a bucket to a file. Servers may run
     Export(transfer::Export),
     /// Create the streams of a file in a bucket. Servers may run
@@ -51,6 +54,7 @@ enum Task {
     Check(check::Check),
     Gc(gc::Gc),
     List(list::List),
+    Status(status::StatusOf),
     Export(transfer::Export),
     Import(transfer::Import),
 }
@@ -69,6 +73,7 @@ pub fn run() -> ExitCode {
         Ok(Task::Check(check)) => Ok(check::run(&check)),
         Ok(Task::Gc(gc)) => Ok(gc::run(&gc)),
         Ok(Task::List(list)) => Ok(list::run(&list)),
+        Ok(Task::Status(status)) => Ok(status::run(&status)),
         Ok(Task::Export(export)) => Ok(transfer::run_export(&export)),
         Ok(Task::Import(import)) => Ok(transfer::run_import(&import)),
         // Help, the version, or a command line that clap explains better than one line could.
@@ -98,6 +103,7 @@ fn parse(args: &[OsString]) -> Result<Result<Task, clap::Error>, String> {
         Some(Subcommands::Check(check)) => return Ok(Ok(Task::Check(check))),
         Some(Subcommands::Gc(gc)) => return Ok(Ok(Task::Gc(gc))),
         Some(Subcommands::List(list)) => return Ok(Ok(Task::List(list))),
+        Some(Subcommands::Status(status)) => return Ok(Ok(Task::Status(status))),
         Some(Subcommands::Export(export)) => return Ok(Ok(Task::Export(export))),
         Some(Subcommands::Import(import)) => return Ok(Ok(Task::Import(import))),
         None => cli.settings,

@@ -24,12 +24,12 @@ use bytes::Bytes;
 use http::{Request, Response, StatusCode};
 use http_body_util::{BodyExt, Empty, Limited};
 use hyper::body::Incoming;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
 use crate::clock::Ids;
-use crate::engine::{LogPart, Peers};
+use crate::engine::{LogPart, Peers, ShardState};
 use crate::settings::ClusterSettings;
 use crate::store::Store;
 
@@ -42,15 +42,18 @@ pub use wire::encode as encode_log;
 pub const TOKEN_HEADER: &str = "headwater-replica";
 /// Where a replica tells others of its shards' logs.
 pub const LOG_PATH: &str = "/__headwater/log/";
+/// Where it tells of all of them.
+pub const STATUS_PATH: &str = "/__headwater/cluster";
 /// How often a replica that did not answer is asked whether it does again.
 const ASKED_AGAIN_EVERY: Duration = Duration::from_secs(1);
 /// Longest wait for an answer that needs no waiting at the other side.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most bytes of log objects that an answer may have: what a replica passes on at a time, and one object more.
 const LARGEST_PART: usize = 256 << 20;
 
 /// A replica, and where others reach it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct Replica {
     pub id: String,
     pub address: String,
@@ -69,7 +72,7 @@ pub struct Cluster {
 }
 
 /// What `GET /__headwater/cluster` tells.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct Status {
     /// The replica that was asked.
     pub replica: Replica,
@@ -77,7 +80,7 @@ pub struct Status {
     pub shards: Vec<ShardStatus>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ReplicaStatus {
     #[serde(flatten)]
     pub replica: Replica,
@@ -85,13 +88,17 @@ pub struct ReplicaStatus {
     pub suspected: bool,
 }
 
-#[derive(Debug, Serialize)]
+/// The last three are as the replica knows them that was asked; none if the shard is not in use there.
+#[derive(Debug, Serialize, Deserialize)]
 pub struct ShardStatus {
     pub shard: u32,
     /// The id of the replica that is its home.
     pub home: String,
-    /// The position at which its log goes on, as far as the replica knows that was asked.
+    /// The position at which its log goes on.
     pub log_position: Option<u64>,
+    /// Streams with something in the log that is in no manifest yet, and their bytes there.
+    pub unsealed_streams: Option<u64>,
+    pub unsealed_bytes: Option<u64>,
 }
 
 impl Cluster {
@@ -138,11 +145,18 @@ impl Cluster {
         sent
     }
 
-    /// What is known, with the log positions that the caller knows.
-    pub fn status(&self, log_position: impl Fn(u32) -> Option<u64>) -> Status {
+    /// What is known, with what the caller knows of shards.
+    pub fn status(&self, state: impl Fn(u32) -> Option<ShardState>) -> Status {
         let shard = |shard| {
             let home = self.other_home(shard).map_or_else(|| self.own.id.clone(), |home| home.id);
-            ShardStatus { shard, home, log_position: log_position(shard) }
+            let state = state(shard);
+            ShardStatus {
+                shard,
+                home,
+                log_position: state.map(|state| state.log_position),
+                unsealed_streams: state.map(|state| state.unsealed_streams),
+                unsealed_bytes: state.map(|state| state.unsealed_bytes),
+            }
         };
         let replicas = self.members().all();
         let shards = (0..self.shards).map(shard).collect();
@@ -234,6 +248,25 @@ impl Peers for Cluster {
         let part = self.ask(&home, &path, wait).await?;
         (part.from == next).then_some(part)
     }
+}
+
+/// Asks a replica at an address for what it knows of all of them.
+pub async fn ask_status(address: &str) -> Result<Status, String> {
+    let request = Request::get(format!("http://{address}{STATUS_PATH}")).body(nothing());
+    let request = request.map_err(|error| format!("{address}: {error}"))?;
+    let link = Link::new(address);
+    let asked = async {
+        let answer = link.send(request).await.map_err(|_| "it can't be reached".to_owned())?;
+        let status = answer.status();
+        let body = Limited::new(answer.into_body(), LARGEST_PART).collect().await;
+        let body = body.map_err(|error| error.to_string())?.to_bytes();
+        match status {
+            StatusCode::OK => serde_json::from_slice(&body).map_err(|error| format!("it is no headwater: {error}")),
+            _ => Err(format!("it answers {status}: {}", String::from_utf8_lossy(&body))),
+        }
+    };
+    let answered = timeout(STATUS_TIMEOUT, asked).await.unwrap_or_else(|_| Err("it does not answer".to_owned()));
+    answered.map_err(|why| format!("{address}: {why}"))
 }
 
 fn token(secret: &str) -> String {

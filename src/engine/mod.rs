@@ -74,7 +74,7 @@ use self::error::{damaged_cluster, no_answer, retry_after, stopping};
 pub use self::follow::Changes;
 use self::handle::{Handle, Message};
 pub use self::listing::{Place, Streams};
-pub use self::peers::{LogPart, Peers};
+pub use self::peers::{LogPart, Peers, ShardState};
 use self::read::Owner;
 pub use self::shared::Shared;
 use self::submit::{Refusal, needs_outcome};

@@ -37,6 +37,16 @@ pub struct LogPart {
     pub absent_at: Option<StoreTime>,
 }
 
+/// What a replica knows of a shard.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ShardState {
+    /// The position at which its log goes on.
+    pub log_position: u64,
+    /// Streams with something in the log that is in no manifest yet, and their bytes there.
+    pub unsealed_streams: u64,
+    pub unsealed_bytes: u64,
+}
+
 impl Engine {
     /// From now on there are others.
     pub fn join(&self, peers: std::sync::Arc<dyn Peers>) {
@@ -60,10 +70,16 @@ impl Engine {
         &self.0.context.cluster_id
     }
 
-    /// The position at which the shard's log goes on, if it is in use here.
-    pub fn head(&self, shard: u32) -> Option<u64> {
-        let confirmed = *self.0.shards.get(shard as usize)?.view.confirmed.borrow();
-        confirmed.map(|confirmed| confirmed.head)
+    /// What is known of a shard here, if it is in use.
+    pub fn shard_state(&self, shard: u32) -> Option<ShardState> {
+        let view = &self.0.shards.get(shard as usize)?.view;
+        let Confirmed { head, .. } = (*view.confirmed.borrow())?;
+        let (mut unsealed_streams, mut unsealed_bytes) = (0, 0);
+        for (_, cell) in view.cells.unsealed() {
+            unsealed_streams += 1;
+            unsealed_bytes += cell.lock().runs.iter().map(|run| run.len).sum::<u64>();
+        }
+        Some(ShardState { log_position: head, unsealed_streams, unsealed_bytes })
     }
 
     /// For a replica that follows this one, the shard's home: its log from `next` on, not older than the bucket by more than
@@ -80,7 +96,7 @@ impl Engine {
         if !is_usable || !handle.view.is_confirmed(since, store.last_seen(), settings.grace) {
             return Ok(None);
         }
-        if self.head(shard).is_some_and(|head| head < next) {
+        if handle.view.head() < next {
             // Somebody else has written.
             access::confirm(handle, now, Witness::Store, self.patience()).await?;
         }

@@ -169,3 +169,72 @@ async fn a_replica_that_slept_does_not_believe_what_it_knew() {
     assert!(!two.world.has("log/0/00000000000000000003").await, "the log was not cut");
     assert_eq!(two.read(&stream).await, two.world.content(&stream).await);
 }
+
+#[tokio::test(start_paused = true)]
+async fn pages_that_can_not_change_are_served_without_asking_the_home() {
+    let two = two(EngineSettings { page_bytes: 10, ..unsealed() }).await;
+    let stream = name("s");
+    two.world.create(&stream, Lifetime::Forever).await;
+    for _ in 0..3 {
+        two.world.append(&stream, "ten bytes.").await;
+    }
+    two.world.append(&stream, "tail").await;
+    two.read(&stream).await;
+    let asked = || two.home.asked.load(Ordering::Relaxed);
+    let before = asked();
+    for _ in 0..50 {
+        assert_eq!(two.read(&stream).await, "ten bytes.");
+    }
+    assert_eq!(asked(), before, "the home was asked for what is known");
+    let stat = two.other.stat(&stream).await.unwrap_or_else(|e| panic!("{e}"));
+    assert_eq!((stat.tail, asked()), (34, before + 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn strict_reads_show_what_others_have_written_past_the_home() {
+    for (strict_reads, shown) in [(false, "one;"), (true, "one;two;")] {
+        let settings = EngineSettings { strict_reads, ..unsealed() };
+        let one = World::with(settings.clone()).await;
+        let stream = name("s");
+        one.create(&stream, Lifetime::Forever).await;
+        one.append(&stream, "one;").await;
+        assert_eq!(one.content(&stream).await, "one;");
+        one.cold(settings).await.append(&stream, "two;").await;
+        tokio::time::sleep(Duration::from_millis(1)).await;
+        assert_eq!(one.content(&stream).await, shown, "strict: {strict_reads}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_shard_moves_in_as_many_requests_as_its_log_has_entries() {
+    let settings =
+        EngineSettings { seal_idle: Duration::from_secs(600), grace: Duration::from_secs(7200), ..unsealed() };
+    let settings = EngineSettings { seal_age: Duration::from_secs(600), checkpoint_entries: 1000, ..settings };
+    let world = World::with(settings.clone()).await;
+    let names: Vec<_> = (0..10_000).map(|n| name(&format!("streams/{n}"))).collect();
+    for some in names.chunks(500) {
+        futures::future::join_all(some.iter().map(|name| world.create(name, Lifetime::Forever))).await;
+    }
+    let entries = async || world.store.list("log/", None, 1000).await.unwrap_or_else(|e| panic!("{e}")).value.items;
+    assert!(entries().await.len() < 500, "they were written one by one");
+    for n in 0..2000 {
+        world.append(&names[n], "unsealed").await;
+        let next = world.engine.shard_state(0).map_or(0, |state| state.log_position);
+        if next > 1990 {
+            break;
+        }
+    }
+    seconds(2).await;
+    let requests = Arc::new(Metered::new(Arc::clone(&world.store) as Arc<dyn Store>));
+    let clock = Clock::tokio(1_800_000_000_000);
+    let cold = Engine::open(Arc::clone(&requests) as _, settings, clock, Ids::seeded(5)).await;
+    let cold = cold.unwrap_or_else(|e| panic!("{e}"));
+    cold.wake(0).await;
+    let state = cold.shard_state(0).unwrap_or_else(|| panic!("it was not loaded"));
+    assert_eq!((state.log_position, state.unsealed_streams), (1991, 10_000));
+    let counts = ["get", "list", "put"].map(|operation| requests.snapshot().all(operation));
+    // The cluster's document, the checkpoint, the entries since, and up to a window of positions that are absent.
+    println!("GET, LIST, PUT: {counts:?}");
+    assert!((900..1020).contains(&counts[0]), "{counts:?}");
+    assert_eq!(counts[1..], [1, 0]);
+}

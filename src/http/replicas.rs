@@ -88,7 +88,7 @@ pub async fn log(
 /// Who is there, and who is home of what, as this replica sees it.
 pub async fn status(State(api): State<Arc<Api>>) -> Response<Body> {
     let Some(cluster) = &api.cluster else { return Problem::no_such_route().into_response() };
-    let status = cluster.status(|shard| api.engine.head(shard));
+    let status = cluster.status(|shard| api.engine.shard_state(shard));
     let text = serde_json::to_string_pretty(&status).unwrap_or_default() + "\n";
     let mut response = Response::new(Body::from(text));
     put(response.headers_mut(), CONTENT_TYPE.as_str(), "application/json");

@@ -17,7 +17,7 @@ use super::replicas::Passed;
 use super::request::{Read, Target, target};
 use super::write::put;
 use super::{Api, caching, listing, metrics as counts, read, replicas, unread, write};
-use crate::cluster::LOG_PATH;
+use crate::cluster::{LOG_PATH, STATUS_PATH};
 
 /// Longest wait for the store when readiness is asked for.
 const READY_TIMEOUT: Duration = Duration::from_secs(2);
@@ -40,7 +40,7 @@ pub fn router(api: Arc<Api>) -> Router {
         .route("/healthz", get(|| async { plain(StatusCode::OK, "ok\n") }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics))
-        .route("/__headwater/cluster", get(replicas::status))
+        .route(STATUS_PATH, get(replicas::status))
         .route(&format!("{LOG_PATH}{{shard}}/{{from}}/{{wait}}"), get(replicas::log))
         .fallback(|| async { Problem::no_such_route() })
         .layer(middleware::from_fn_with_state(Arc::clone(&api), finish))

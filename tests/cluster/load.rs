@@ -68,7 +68,9 @@ impl Load {
             }
             for n in 0..size.readers {
                 let live = if n % 2 == 0 { Live::LongPoll } else { Live::Sse };
-                let reader = Reader::new(&client, &urls[n % urls.len()], live);
+                let mut urls = urls.clone();
+                urls.rotate_left(n % servers.len());
+                let reader = Reader::new(&client, &urls, live);
                 readers.push((stream, tokio::spawn(reader.run(stop_readers.clone()))));
             }
         }

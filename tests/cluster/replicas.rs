@@ -11,11 +11,13 @@ use crate::load::{Load, Size, assert_shows};
 use crate::support::{Minio, Server, Toxiproxy, model, on_bucket, seed};
 
 /// Replicas find each other, and miss each other, soon.
-const SETTINGS: [&str; 12] = [
+const SETTINGS: [&str; 14] = [
     "--heartbeat-interval",
     "1s",
     "--long-poll-hold",
     "2s",
+    "--sse-life",
+    "5s",
     "--append-timeout",
     "3s",
     "--store-attempt-timeout",
@@ -164,8 +166,8 @@ async fn whatever_happens_to_one_replica_after_the_other_nothing_acknowledged_is
     let mut events = [0; 4];
     for n in 0.. {
         let replica = &mut replicas[n % 3];
-        // Longer than its heartbeat is believed, but for what its clients notice at once.
-        let (event, while_) = (rng.random_range(0..4), Duration::from_secs(5));
+        // All to all of them, and most for longer than a heartbeat is believed.
+        let (event, while_) = (n % 4, Duration::from_millis(rng.random_range(2000..6000)));
         events[event] += 1;
         match event {
             0 => {

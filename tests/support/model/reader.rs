@@ -16,7 +16,9 @@ pub enum Live {
 /// A reader from the stream's start.
 #[derive(Debug)]
 pub struct Reader {
-    pub url: String,
+    /// The same stream at each server: each request goes to the next.
+    urls: Vec<String>,
+    requests: usize,
     pub live: Live,
     client: Client,
     offset: String,
@@ -26,9 +28,15 @@ pub struct Reader {
 }
 
 impl Reader {
-    pub fn new(client: &Client, url: &str, live: Live) -> Reader {
-        let (client, url, offset) = (client.clone(), url.to_owned(), "-1".to_owned());
-        Reader { url, live, client, offset, seen: Vec::new(), interrupted: 0 }
+    pub fn new(client: &Client, urls: &[String], live: Live) -> Reader {
+        let (client, urls, offset) = (client.clone(), urls.to_vec(), "-1".to_owned());
+        Reader { urls, requests: 0, live, client, offset, seen: Vec::new(), interrupted: 0 }
+    }
+
+    fn request(&mut self, live: &str) -> reqwest::RequestBuilder {
+        self.requests += 1;
+        let url = &self.urls[self.requests % self.urls.len()];
+        self.client.get(url).query(&[("offset", self.offset.as_str()), ("live", live)])
     }
 
     /// Reads until told to stop, at the end of a response.
@@ -47,8 +55,7 @@ impl Reader {
     }
 
     async fn poll(&mut self) -> Result<(), String> {
-        let query = [("offset", self.offset.as_str()), ("live", "long-poll")];
-        let answer = self.client.get(&self.url).query(&query).timeout(Duration::from_secs(10)).send().await;
+        let answer = self.request("long-poll").timeout(Duration::from_secs(10)).send().await;
         let page = read_page(answer.map_err(|error| error.to_string())?).await?;
         self.seen.extend(page.messages);
         self.offset = page.next;
@@ -56,13 +63,12 @@ impl Reader {
     }
 
     async fn listen(&mut self, stop: &Stop) -> Result<(), String> {
-        let query = [("offset", self.offset.as_str()), ("live", "sse")];
-        let answer = self.client.get(&self.url).query(&query).send().await;
+        let answer = self.request("sse").send().await;
         let mut answer = answer.map_err(|error| error.to_string())?;
         if answer.status() == StatusCode::SERVICE_UNAVAILABLE {
             return Err("503".to_owned());
         }
-        assert!(answer.status().is_success(), "{}: {}", self.url, answer.status());
+        assert!(answer.status().is_success(), "{}: {}", answer.url(), answer.status());
         let (mut text, mut unconfirmed) = (String::new(), Vec::new());
         while let Some(bytes) = answer.chunk().await.map_err(|error| error.to_string())? {
             text.push_str(&String::from_utf8_lossy(&bytes));
@@ -85,7 +91,7 @@ impl Reader {
         } else if event.contains("event: control") {
             let control = serde_json::from_str::<serde_json::Value>(&data).unwrap_or_default();
             let next = control["streamNextOffset"].as_str();
-            self.offset = next.unwrap_or_else(|| panic!("{}: control event {data}", self.url)).to_owned();
+            self.offset = next.unwrap_or_else(|| panic!("control event {data}")).to_owned();
             self.seen.append(unconfirmed);
         }
     }
