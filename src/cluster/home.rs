@@ -33,4 +33,18 @@ mod tests {
         }
         assert_eq!(of(0, []), None);
     }
+
+    #[test]
+    fn a_hundred_replicas_share_the_shards_evenly() {
+        let ids: Vec<String> = (0..100).map(|n| format!("{n:032x}")).collect();
+        for (shards, most) in [(4096, 1.6), (1024, 2.2)] {
+            let mut counts = std::collections::BTreeMap::<&str, u32>::new();
+            for shard in 0..shards {
+                *counts.entry(of(shard, ids.iter().map(String::as_str)).unwrap_or_default()).or_default() += 1;
+            }
+            let largest = f64::from(counts.values().copied().max().unwrap_or(0)) / (f64::from(shards) / 100.0);
+            println!("{shards} shards: the fullest of 100 replicas has {largest:.2} times its share");
+            assert!(counts.len() == 100 && largest < most, "{largest}, {} replicas have any", counts.len());
+        }
+    }
 }

@@ -172,25 +172,35 @@ enum Finder {
 impl Finder {
     async fn look(&mut self, cluster: &Cluster) {
         let found = match self {
-            Finder::Heartbeats(heartbeats) => heartbeats.beat(&cluster.own).await.map_err(|error| error.to_string()),
-            Finder::List(peers) => resolve(peers, &cluster.own).await,
+            Finder::Heartbeats(heartbeats) => heartbeats.beat(&cluster.own).await,
+            Finder::List(peers) => Ok(resolve(peers, &cluster.own).await),
         };
         match found {
             Ok(others) => cluster.members().are(others),
             // Those who were there are likely to be there still.
-            Err(error) => tracing::warn!(error, "the other replicas can't be looked for"),
+            Err(error) => tracing::warn!(%error, "the other replicas can't be looked for"),
         }
     }
 }
 
-async fn resolve(peers: &[String], own: &Replica) -> Result<BTreeSet<Replica>, String> {
+/// The replica of a list that is at an address.
+pub async fn at(address: &str) -> Replica {
+    let resolved = lookup_host(address).await.ok().and_then(|mut all| all.next());
+    let address = resolved.map_or_else(|| address.to_owned(), |address| address.to_string());
+    Replica { id: address.clone(), address }
+}
+
+async fn resolve(peers: &[String], own: &Replica) -> BTreeSet<Replica> {
     let mut found = BTreeSet::new();
     for peer in peers {
-        let addresses = lookup_host(peer).await.map_err(|error| format!("{peer}: {error}"))?;
-        found.extend(addresses.map(|address| address.to_string()));
+        match lookup_host(peer).await {
+            Ok(addresses) => found.extend(addresses.map(|address| address.to_string())),
+            // It may not have started yet.
+            Err(error) => tracing::warn!(peer, %error, "no address of a peer is known"),
+        }
     }
     let others = found.into_iter().filter(|address| *address != own.address);
-    Ok(others.map(|address| Replica { id: address.clone(), address }).collect())
+    others.map(|address| Replica { id: address.clone(), address }).collect()
 }
 
 struct Heartbeats {

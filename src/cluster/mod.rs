@@ -112,9 +112,11 @@ impl Cluster {
         ids: Ids,
     ) -> Arc<Cluster> {
         let secret = settings.cluster_secret.as_ref().map_or(identity, |secret| secret.reveal());
-        // With a list, there is nothing else that others know it by.
-        let id = if settings.peers.is_empty() { format!("{:032x}", ids.id()) } else { address.clone() };
-        let own = Replica { id, address };
+        let own = match settings.peers.is_empty() {
+            true => Replica { id: format!("{:032x}", ids.id()), address },
+            // With a list, there is nothing else that others know it by.
+            false => members::at(&address).await,
+        };
         let members = Mutex::new(Members::new(own.clone(), shards));
         let (token, links) = (token(secret), Mutex::default());
         let cluster = Arc::new_cyclic(|this| Cluster { own, token, shards, members, links, this: Weak::clone(this) });
