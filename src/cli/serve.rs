@@ -1,7 +1,7 @@
 //! `headwater serve`: opens the store, the engine and the port, and serves until it is told to stop.
 
 use std::io::IsTerminal;
-use std::net::SocketAddr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
 
 use tokio::net::TcpListener;
@@ -41,7 +41,7 @@ async fn serve(mut settings: Settings) -> Result<(), String> {
     let engine = engine.await.map_err(|error| format!("engine: {error}"))?;
     let cluster = match settings.cluster.heartbeat_interval.is_zero() {
         true => None,
-        false => Some(join(&engine, Arc::clone(&store), &settings.cluster, address).await?),
+        false => join(&engine, Arc::clone(&store), &settings.cluster, address).await,
     };
     let (ids, stopping) = (Ids::random(), CancellationToken::new());
     let api = Api::of_replica(engine, settings.http, ids, stopping, metrics, cluster.clone());
@@ -57,20 +57,25 @@ async fn serve(mut settings: Settings) -> Result<(), String> {
     Ok(())
 }
 
-/// Finds the other replicas of the bucket.
+/// Finds the other replicas of the bucket. `None` if they could not reach this one.
 async fn join(
     engine: &Engine,
     store: Arc<dyn Store>,
     settings: &ClusterSettings,
     listen: SocketAddr,
-) -> Result<Arc<Cluster>, String> {
-    let address = match &settings.advertise {
-        Some(address) => address.clone(),
-        None => reachable(listen).map_err(|error| format!("advertise: {error}; give it as --advertise"))?.to_string(),
+) -> Option<Arc<Cluster>> {
+    let address = match (&settings.advertise, reachable(listen)) {
+        (Some(address), _) => address.clone(),
+        (None, Ok(address)) => address.to_string(),
+        (None, Err(error)) => {
+            let why = "this server stays on its own: where others could reach it is not known; give it as --advertise";
+            tracing::warn!(%error, "{why}");
+            return None;
+        }
     };
     let cluster = Cluster::join(store, settings, address, engine.cluster_id(), engine.shards(), Ids::random()).await;
     engine.join(Arc::clone(&cluster) as _);
-    Ok(cluster)
+    Some(cluster)
 }
 
 /// The address itself, or, if that is every address of the machine, the one that its traffic goes out by.
@@ -78,10 +83,16 @@ fn reachable(listen: SocketAddr) -> std::io::Result<SocketAddr> {
     if !listen.ip().is_unspecified() {
         return Ok(listen);
     }
-    // Nothing is sent: the routing table is asked. The address is one that is kept for documentation.
-    let socket = std::net::UdpSocket::bind((std::net::Ipv4Addr::UNSPECIFIED, 0))?;
-    socket.connect((std::net::Ipv4Addr::new(192, 0, 2, 1), 9))?;
-    Ok(SocketAddr::new(socket.local_addr()?.ip(), listen.port()))
+    // Nothing is sent: the routing table is asked. The addresses are ones that are kept for documentation.
+    let towards = |own: IpAddr, other: IpAddr| {
+        let socket = std::net::UdpSocket::bind((own, 0))?;
+        socket.connect((other, 9))?;
+        Ok(SocketAddr::new(socket.local_addr()?.ip(), listen.port()))
+    };
+    let by_v4 = || towards(Ipv4Addr::UNSPECIFIED.into(), Ipv4Addr::new(192, 0, 2, 1).into());
+    let by_v6 = || towards(Ipv6Addr::UNSPECIFIED.into(), Ipv6Addr::new(0x2001, 0xdb8, 0, 0, 0, 0, 0, 1).into());
+    // An IPv6 socket takes IPv4, too, on most machines.
+    if listen.is_ipv4() { by_v4() } else { by_v6().or_else(|_: std::io::Error| by_v4()) }
 }
 
 struct Opened {

@@ -10,6 +10,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http2::{self, SendRequest};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use tokio::net::TcpStream;
+use tokio::sync::Semaphore;
 use tokio::time::timeout;
 
 /// A request's body on its way through.
@@ -23,11 +24,20 @@ const PING_TIMEOUT: Duration = Duration::from_secs(2);
 /// What may be on its way on a connection, and of one request.
 const WINDOW: u32 = 8 << 20;
 
+/// Requests at a time, fewer than the other side takes on a connection.
+const REQUESTS: usize = 500;
+
 /// Why there is no answer.
 #[derive(Debug)]
 pub enum Unsent {
-    /// The request was not sent: here it is.
-    Back(Request<Body>),
+    /// The request was not sent, because there is no connection. Here it is.
+    Unreachable(Request<Body>),
+    /// Because the connection was lost.
+    Lost(Request<Body>),
+    /// Because there are too many under way.
+    Busy(Request<Body>),
+    /// It was sent, and certainly did nothing.
+    Refused,
     /// It may have been carried out.
     Open,
 }
@@ -36,18 +46,20 @@ pub enum Unsent {
 pub struct Link {
     address: String,
     sender: Mutex<Option<SendRequest<Body>>>,
+    places: Semaphore,
 }
 
 impl Link {
     pub fn new(address: &str) -> Link {
-        Link { address: address.to_owned(), sender: Mutex::new(None) }
+        Link { address: address.to_owned(), sender: Mutex::new(None), places: Semaphore::new(REQUESTS) }
     }
 
     pub async fn send(&self, request: Request<Body>) -> Result<Response<Incoming>, Unsent> {
-        let Some(mut sender) = self.sender().await else { return Err(Unsent::Back(request)) };
+        let Ok(_place) = self.places.try_acquire() else { return Err(Unsent::Busy(request)) };
+        let Some(mut sender) = self.sender().await else { return Err(Unsent::Unreachable(request)) };
         sender.try_send_request(request).await.map_err(|mut error| {
             tracing::debug!(address = self.address, error = %error.error(), "request to a replica failed");
-            error.take_message().map_or(Unsent::Open, Unsent::Back)
+            error.take_message().map_or(Unsent::Open, Unsent::Lost)
         })
     }
 

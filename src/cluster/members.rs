@@ -15,17 +15,21 @@ use crate::clock::Ids;
 use crate::layout::document::{self, Document};
 use crate::layout::{Damaged, key};
 use crate::settings::ClusterSettings;
-use crate::store::{Condition, LIST_PAGE, Put, Store, StoreError, Version};
+use crate::store::{Condition, LIST_PAGE, Put, Store, StoreError, StoreTime, Version};
 
 /// A replica is gone that has not written for so many intervals.
 const GONE_AFTER: u32 = 3;
 /// And its object is removed after so many.
 const FORGOTTEN_AFTER: u32 = 30;
+/// The store's clock shows whole seconds, and not the same ones everywhere.
+const CLOCK_STEP: Duration = Duration::from_secs(2);
 
 /// The object of a replica.
 #[derive(Debug, Serialize, Deserialize)]
 struct Heartbeat {
     address: String,
+    /// How often it is written, in milliseconds.
+    interval: u64,
 }
 
 impl Document for Heartbeat {
@@ -54,6 +58,8 @@ pub struct Members {
 struct Other {
     replica: Replica,
     is_suspected: bool,
+    /// It is being asked whether it is ready.
+    is_doubted: bool,
 }
 
 impl Members {
@@ -79,6 +85,18 @@ impl Members {
         is_news
     }
 
+    /// Whether it is to be asked if it is ready.
+    pub fn doubt(&mut self, id: &str) -> bool {
+        let other = self.others.get_mut(id).filter(|other| !other.is_suspected);
+        other.is_some_and(|other| !std::mem::replace(&mut other.is_doubted, true))
+    }
+
+    pub fn believe(&mut self, id: &str) {
+        if let Some(other) = self.others.get_mut(id) {
+            other.is_doubted = false;
+        }
+    }
+
     pub fn trust(&mut self, id: &str) {
         if let Some(other) = self.others.get_mut(id) {
             other.is_suspected = false;
@@ -94,14 +112,21 @@ impl Members {
     }
 
     /// From now on these are the others.
-    fn are(&mut self, others: BTreeSet<Replica>) {
+    pub fn are(&mut self, mut others: BTreeSet<Replica>) {
+        others.retain(|other| {
+            let is_own = other.address == self.own.address;
+            if is_own {
+                tracing::error!(replica = other.id, address = other.address, "another replica has this one's address");
+            }
+            !is_own
+        });
         for replica in others.iter().filter(|replica| !self.others.contains_key(&replica.id)) {
             tracing::info!(replica = replica.id, address = replica.address, "replica found");
         }
         let mut known = std::mem::take(&mut self.others);
         let others = others.into_iter().map(|replica| {
-            let is_suspected = known.remove(&replica.id).is_some_and(|other| other.is_suspected);
-            (replica.id.clone(), Other { replica, is_suspected })
+            let new = || Other { replica: replica.clone(), is_suspected: false, is_doubted: false };
+            (replica.id.clone(), known.remove(&replica.id).unwrap_or_else(new))
         });
         self.others = others.collect();
         for replica in known.into_values().map(|other| other.replica) {
@@ -146,7 +171,7 @@ pub async fn start(cluster: &Arc<Cluster>, store: Arc<dyn Store>, settings: &Clu
             known: BTreeMap::new(),
             ids,
         }),
-        false => Finder::List(settings.peers.clone()),
+        false => Finder::List(settings.peers.iter().map(|peer| (peer.clone(), BTreeSet::new())).collect()),
     };
     finder.look(cluster).await;
     let (weak, period) = (Arc::downgrade(cluster), settings.heartbeat_interval);
@@ -166,7 +191,8 @@ async fn go_on(cluster: Weak<Cluster>, mut finder: Finder, period: Duration) {
 
 enum Finder {
     Heartbeats(Heartbeats),
-    List(Vec<String>),
+    /// Each with the addresses that it had when it was last looked up.
+    List(BTreeMap<String, BTreeSet<String>>),
 }
 
 impl Finder {
@@ -176,7 +202,7 @@ impl Finder {
             Finder::List(peers) => Ok(resolve(peers, &cluster.own).await),
         };
         match found {
-            Ok(others) => cluster.members().are(others),
+            Ok(others) => cluster.others_are(others),
             // Those who were there are likely to be there still.
             Err(error) => tracing::warn!(%error, "the other replicas can't be looked for"),
         }
@@ -190,17 +216,16 @@ pub async fn at(address: &str) -> Replica {
     Replica { id: address.clone(), address }
 }
 
-async fn resolve(peers: &[String], own: &Replica) -> BTreeSet<Replica> {
-    let mut found = BTreeSet::new();
-    for peer in peers {
+async fn resolve(peers: &mut BTreeMap<String, BTreeSet<String>>, own: &Replica) -> BTreeSet<Replica> {
+    for (peer, known) in peers.iter_mut() {
         match lookup_host(peer).await {
-            Ok(addresses) => found.extend(addresses.map(|address| address.to_string())),
-            // It may not have started yet.
-            Err(error) => tracing::warn!(peer, %error, "no address of a peer is known"),
+            Ok(addresses) => *known = addresses.map(|address| address.to_string()).collect(),
+            // It may not have started yet, or the names can't be looked up for a moment.
+            Err(error) => tracing::warn!(peer, %error, "the address of a peer can't be looked up"),
         }
     }
-    let others = found.into_iter().filter(|address| *address != own.address);
-    others.map(|address| Replica { id: address.clone(), address }).collect()
+    let others = peers.values().flatten().filter(|address| **address != own.address);
+    others.map(|address| Replica { id: address.clone(), address: address.clone() }).collect()
 }
 
 struct Heartbeats {
@@ -208,8 +233,8 @@ struct Heartbeats {
     interval: Duration,
     /// Of the own object.
     version: Option<Version>,
-    /// Where the others are that were read. An id is one process, which does not move.
-    known: BTreeMap<String, String>,
+    /// The others' that were read. An id is one process, which does not move.
+    known: BTreeMap<String, Heartbeat>,
     ids: Ids,
 }
 
@@ -218,24 +243,31 @@ impl Heartbeats {
     async fn beat(&mut self, own: &Replica) -> Result<BTreeSet<Replica>, StoreError> {
         self.write(own).await?;
         let listing = self.store.list(key::REPLICAS, None, LIST_PAGE).await?;
-        let mut found = BTreeSet::new();
+        // By address: one that was started again at the same is there only once.
+        let mut found = BTreeMap::<String, (StoreTime, Replica)>::new();
+        let mut listed = BTreeSet::new();
         for item in listing.value.items {
             let Some(id) = item.key.strip_prefix(key::REPLICAS).filter(|id| *id != own.id) else { continue };
-            let age = listing.at.since(item.modified);
-            if age > self.interval * FORGOTTEN_AFTER {
+            listed.insert(id.to_owned());
+            let Some(Heartbeat { address, interval }) = self.read(id, &item.key).await? else { continue };
+            let (age, interval) = (listing.at.since(item.modified), Duration::from_millis(*interval));
+            if age > interval * FORGOTTEN_AFTER {
                 self.store.delete(&item.key).await?;
-            }
-            if age > self.interval * GONE_AFTER {
-                self.known.remove(id);
-            } else if let Some(address) = self.address(id, &item.key).await? {
-                found.insert(Replica { id: id.to_owned(), address });
+            } else if age <= interval * GONE_AFTER + CLOCK_STEP && *address != own.address {
+                let replica = Replica { id: id.to_owned(), address: address.clone() };
+                let newest = found.entry(address.clone()).or_insert((item.modified, replica.clone()));
+                if newest.0 <= item.modified {
+                    *newest = (item.modified, replica);
+                }
             }
         }
-        Ok(found)
+        self.known.retain(|id, _| listed.contains(id));
+        Ok(found.into_values().map(|(_, replica)| replica).collect())
     }
 
     async fn write(&mut self, own: &Replica) -> Result<(), StoreError> {
-        let body = document::encode(&Heartbeat { address: own.address.clone() }, self.ids.id());
+        let interval = u64::try_from(self.interval.as_millis()).unwrap_or(u64::MAX);
+        let body = document::encode(&Heartbeat { address: own.address.clone(), interval }, self.ids.id());
         let condition = self.version.clone().map_or(Condition::Absent, Condition::Unchanged);
         // Refused, it was written unheard, or removed because this replica slept for long: the next one finds out.
         self.version = match self.store.put(&key::replica(&own.id), body, condition).await?.value {
@@ -245,21 +277,15 @@ impl Heartbeats {
         Ok(())
     }
 
-    async fn address(&mut self, id: &str, key: &str) -> Result<Option<String>, StoreError> {
-        if let Some(address) = self.known.get(id) {
-            return Ok(Some(address.clone()));
-        }
-        let Some(object) = self.store.get(key).await?.value else { return Ok(None) };
-        match document::decode::<Heartbeat>(&object.body) {
-            Ok(heartbeat) => {
-                self.known.insert(id.to_owned(), heartbeat.address.clone());
-                Ok(Some(heartbeat.address))
-            }
-            Err(error) => {
-                tracing::warn!(key, error = error.0, "the object of a replica is damaged");
-                Ok(None)
+    async fn read(&mut self, id: &str, key: &str) -> Result<Option<&Heartbeat>, StoreError> {
+        if !self.known.contains_key(id) {
+            let Some(object) = self.store.get(key).await?.value else { return Ok(None) };
+            match document::decode::<Heartbeat>(&object.body) {
+                Ok(heartbeat) => drop(self.known.insert(id.to_owned(), heartbeat)),
+                Err(error) => tracing::warn!(key, error = error.0, "the object of a replica is damaged"),
             }
         }
+        Ok(self.known.get(id))
     }
 }
 

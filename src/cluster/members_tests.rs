@@ -9,7 +9,11 @@ fn settings() -> ClusterSettings {
 }
 
 async fn join(store: &Arc<MemoryStore>, number: u64) -> Arc<Cluster> {
-    let address = format!("127.0.0.1:{number}");
+    join_at(store, number, number).await
+}
+
+async fn join_at(store: &Arc<MemoryStore>, port: u64, number: u64) -> Arc<Cluster> {
+    let address = format!("127.0.0.1:{port}");
     Cluster::join(Arc::clone(store) as _, &settings(), address, "bucket", 100, Ids::seeded(number)).await
 }
 
@@ -92,16 +96,30 @@ async fn an_idle_replica_asks_the_store_twice_in_an_interval() {
 #[tokio::test]
 async fn a_list_of_addresses_is_resolved_and_leaves_out_the_own() {
     let own = Replica { id: "127.0.0.1:1".into(), address: "127.0.0.1:1".into() };
-    let peers = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"].map(str::to_owned);
-    let found = resolve(&peers, &own).await;
-    assert_eq!(
-        found.iter().map(|replica| replica.address.as_str()).collect::<Vec<_>>(),
-        ["127.0.0.1:2", "127.0.0.1:3"]
-    );
-    let [first, _, last] = peers;
-    assert_eq!(
-        resolve(&[first, "no address".to_owned(), last], &own).await.len(),
-        1,
-        "one that fails hides the others"
-    );
+    let list = |peers: &[&str]| peers.iter().map(|peer| ((*peer).to_owned(), BTreeSet::new())).collect();
+    let found = resolve(&mut list(&["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"]), &own).await;
+    let found = found.iter().map(|replica| replica.address.as_str()).collect::<Vec<_>>();
+    assert_eq!(found, ["127.0.0.1:2", "127.0.0.1:3"]);
+    let mut list: BTreeMap<_, _> = list(&["127.0.0.1:1", "no address", "127.0.0.1:3"]);
+    assert_eq!(resolve(&mut list, &own).await.len(), 1, "one that fails hides the others");
+    list.insert("no address".to_owned(), BTreeSet::from(["127.0.0.1:9".to_owned()]));
+    assert_eq!(resolve(&mut list, &own).await.len(), 2, "what it was last time is forgotten");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_was_started_again_at_its_address_is_there_once_and_the_own_address_is_nobody_elses() {
+    let store = Arc::new(MemoryStore::new(Clock::tokio(1_800_000_000_000)));
+    let one = join(&store, 1).await;
+    drop(join(&store, 2).await);
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    let again = join_at(&store, 2, 22).await;
+    let same = join_at(&store, 1, 11).await;
+    intervals(1).await;
+    let others = |cluster: &Arc<Cluster>| {
+        let all = cluster.status(|_| None).replicas;
+        all.into_iter().skip(1).map(|other| other.replica.id).collect::<Vec<_>>()
+    };
+    for replica in [&one, &same] {
+        assert_eq!(others(replica), std::slice::from_ref(&again.own.id));
+    }
 }

@@ -15,7 +15,7 @@ mod link;
 mod members;
 mod wire;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Duration;
 
@@ -46,8 +46,12 @@ pub const LOG_PATH: &str = "/__headwater/log/";
 pub const STATUS_PATH: &str = "/__headwater/cluster";
 /// How often a replica that did not answer is asked whether it does again.
 const ASKED_AGAIN_EVERY: Duration = Duration::from_secs(1);
-/// Longest wait for an answer that needs no waiting at the other side.
+/// Longest wait for a home's log, beyond what it was asked to wait: longer, and the bucket tells sooner.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(1);
+/// Longest wait for whether a replica is ready, which itself waits for the store.
+const READY_TIMEOUT: Duration = Duration::from_secs(3);
+/// Where it says so.
+const READY_PATH: &str = "/readyz";
 const STATUS_TIMEOUT: Duration = Duration::from_secs(10);
 /// The most bytes of log objects that an answer may have: what a replica passes on at a time, and one object more.
 const LARGEST_PART: usize = 256 << 20;
@@ -66,9 +70,16 @@ pub struct Cluster {
     token: String,
     shards: u32,
     members: Mutex<Members>,
-    links: Mutex<HashMap<String, Arc<Link>>>,
+    /// By id: connections for requests that are passed on, which clients may be slow to send, and for questions.
+    links: Mutex<HashMap<String, Links>>,
     /// For what goes on in the background.
     this: Weak<Cluster>,
+}
+
+#[derive(Debug, Clone)]
+struct Links {
+    requests: Arc<Link>,
+    questions: Arc<Link>,
 }
 
 /// What `GET /__headwater/cluster` tells.
@@ -136,15 +147,29 @@ impl Cluster {
     }
 
     /// Passes a request on to the shard's home. It is given back if it certainly was not sent.
-    pub async fn forward(&self, home: &Replica, mut request: Request<Body>) -> Result<Response<Incoming>, Unsent> {
+    pub async fn forward(&self, home: &Replica, request: Request<Body>) -> Result<Response<Incoming>, Unsent> {
+        let sent = self.links_to(home).requests.send(self.signed(request)).await;
+        match &sent {
+            // It does not know this replica, and will not for the next request.
+            Ok(answer) if answer.status() == StatusCode::FORBIDDEN => {
+                self.suspect(home);
+                return Err(Unsent::Refused);
+            }
+            // It may be that it can't reach the store, which others can.
+            Ok(answer) if answer.status() == StatusCode::SERVICE_UNAVAILABLE => self.doubt(home),
+            Ok(_) | Err(Unsent::Busy(_)) => {}
+            Err(Unsent::Unreachable(_)) => self.suspect(home),
+            // Or the client has broken off.
+            Err(_) => self.doubt(home),
+        }
+        sent
+    }
+
+    fn signed(&self, mut request: Request<Body>) -> Request<Body> {
         if let Ok(token) = self.token.parse() {
             request.headers_mut().insert(TOKEN_HEADER, token);
         }
-        let sent = self.link(home).send(request).await;
-        if sent.is_err() {
-            self.suspect(home);
-        }
-        sent
+        request
     }
 
     /// What is known, with what the caller knows of shards.
@@ -181,31 +206,78 @@ impl Cluster {
         }
     }
 
-    fn links(&self) -> MutexGuard<'_, HashMap<String, Arc<Link>>> {
+    /// Passes over a replica if it is not ready.
+    fn doubt(&self, replica: &Replica) {
+        if !self.members().doubt(&replica.id) {
+            return;
+        }
+        let (this, replica) = (Weak::clone(&self.this), replica.clone());
+        tokio::spawn(async move {
+            let Some(cluster) = this.upgrade() else { return };
+            let is_ready = cluster.is_ready(&replica).await;
+            cluster.members().believe(&replica.id);
+            if !is_ready {
+                cluster.suspect(&replica);
+            }
+        });
+    }
+
+    /// On a connection of its own: the other ones may be what does not work.
+    async fn is_ready(&self, replica: &Replica) -> bool {
+        let link = Link::new(&replica.address);
+        let asked = async {
+            let request = Request::get(format!("http://{}{READY_PATH}", replica.address)).body(nothing()).ok()?;
+            link.send(self.signed(request)).await.ok().filter(|answer| answer.status() == StatusCode::OK)
+        };
+        matches!(timeout(READY_TIMEOUT, asked).await, Ok(Some(_)))
+    }
+
+    fn links(&self) -> MutexGuard<'_, HashMap<String, Links>> {
         self.links.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn link(&self, replica: &Replica) -> Arc<Link> {
-        Arc::clone(self.links().entry(replica.id.clone()).or_insert_with(|| Arc::new(Link::new(&replica.address))))
+    fn links_to(&self, replica: &Replica) -> Links {
+        let new = || Arc::new(Link::new(&replica.address));
+        let links = || Links { requests: new(), questions: new() };
+        self.links().entry(replica.id.clone()).or_insert_with(links).clone()
+    }
+
+    /// From now on these are the others.
+    fn others_are(&self, others: BTreeSet<Replica>) {
+        self.links().retain(|id, _| others.iter().any(|other| other.id == *id));
+        self.members().are(others);
     }
 
     async fn ask(&self, home: &Replica, path: &str, wait: Duration) -> Option<LogPart> {
         let request = Request::get(format!("http://{}{path}", home.address)).body(nothing()).ok()?;
+        let links = self.links_to(home);
         let asked = async {
-            let answer = self.forward(home, request).await.ok()?;
-            if answer.status() != StatusCode::OK {
-                return None;
+            let answer = match links.questions.send(self.signed(request)).await {
+                Ok(answer) => answer,
+                Err(Unsent::Unreachable(_)) => {
+                    self.suspect(home);
+                    return None;
+                }
+                Err(_) => {
+                    self.doubt(home);
+                    return None;
+                }
+            };
+            match answer.status() {
+                StatusCode::OK => {
+                    let body = Limited::new(answer.into_body(), LARGEST_PART).collect().await.ok()?.to_bytes();
+                    wire::decode(&body)
+                }
+                // It does not have that in memory, or does not take itself for the home.
+                StatusCode::NOT_FOUND => None,
+                _ => {
+                    self.doubt(home);
+                    None
+                }
             }
-            let body = Limited::new(answer.into_body(), LARGEST_PART).collect().await.ok()?.to_bytes();
-            wire::decode(&body)
         };
-        match timeout(wait + ANSWER_TIMEOUT, asked).await {
-            Ok(part) => part,
-            Err(_) => {
-                self.suspect(home);
-                None
-            }
-        }
+        // That it is slow says nothing: the bucket may be.
+        timeout(wait + ANSWER_TIMEOUT, asked).await.unwrap_or(None)
     }
 }
 
@@ -215,17 +287,10 @@ async fn watch(cluster: Weak<Cluster>, replica: Replica) {
         tokio::time::sleep(ASKED_AGAIN_EVERY).await;
         let Some(cluster) = cluster.upgrade() else { return };
         if !cluster.members().has(&replica.id) {
-            cluster.links().remove(&replica.id);
             return;
         }
-        // On a connection of its own: the other one may be what does not work.
-        let link = Arc::new(Link::new(&replica.address));
-        let asked = async {
-            let request = Request::get(format!("http://{}/healthz", replica.address)).body(nothing()).ok()?;
-            link.send(request).await.ok().filter(|answer| answer.status() == StatusCode::OK)
-        };
-        if let Ok(Some(_)) = timeout(ANSWER_TIMEOUT, asked).await {
-            cluster.links().insert(replica.id.clone(), link);
+        if cluster.is_ready(&replica).await {
+            cluster.links().remove(&replica.id);
             cluster.members().trust(&replica.id);
             tracing::info!(replica = replica.id, address = replica.address, "replica answers again");
             return;

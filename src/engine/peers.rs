@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio::time::{Instant, timeout_at};
 
+use super::error::no_answer;
 use super::handle::{Confirmed, Witness};
 use super::{Engine, EngineError, access};
 use crate::store::StoreTime;
@@ -83,7 +84,8 @@ impl Engine {
     }
 
     /// For a replica that follows this one, the shard's home: its log from `next` on, not older than the bucket by more than
-    /// the sync interval. If it ends there, waits up to `wait` for more. `None` if what was asked for is not in memory.
+    /// the sync interval. If it ends there, waits up to `wait` for more. `None` if what was asked for is not in memory; an
+    /// error if the store does not answer.
     pub async fn log_after(&self, shard: u32, next: u64, wait: Duration) -> Result<Option<LogPart>, EngineError> {
         let Some(handle) = self.0.shards.get(shard as usize) else { return Ok(None) };
         let (now, end) = (Instant::now(), Instant::now() + wait);
@@ -94,7 +96,7 @@ impl Engine {
         // Cut off from the store, it would not know what others write who do without it.
         let is_usable = self.freshen(handle, since).await?;
         if !is_usable || !handle.view.is_confirmed(since, store.last_seen(), settings.grace) {
-            return Ok(None);
+            return Err(no_answer());
         }
         if handle.view.head() < next {
             // Somebody else has written.

@@ -217,8 +217,8 @@ async fn a_shard_moves_in_as_many_requests_as_its_log_has_entries() {
     }
     let entries = async || world.store.list("log/", None, 1000).await.unwrap_or_else(|e| panic!("{e}")).value.items;
     assert!(entries().await.len() < 500, "they were written one by one");
-    for n in 0..2000 {
-        world.append(&names[n], "unsealed").await;
+    for name in &names[..2000] {
+        world.append(name, "unsealed").await;
         let next = world.engine.shard_state(0).map_or(0, |state| state.log_position);
         if next > 1990 {
             break;

@@ -38,6 +38,8 @@ const IDLE_PART: u32 = 8;
 /// built on. The collector deletes what nothing names after a whole one, once an entry of its own is placed: whoever writes after that entry has read it,
 /// and so knows the time.
 const UPLOAD_PART: u32 = 2;
+/// The store's clock shows whole seconds, and not the same ones everywhere.
+const CLOCK_STEP: Duration = Duration::from_secs(2);
 /// How long an append waits for those that its producer has sent before, and for how many.
 const GAP_PATIENCE: Duration = Duration::from_millis(200);
 const LARGEST_GAP: u64 = 64;
@@ -487,8 +489,13 @@ impl Shard {
             self.follow_again_at = Some(Instant::now() + self.context.settings.sync_interval);
             return;
         };
-        // With entries in flight, the next position is decided by them. A replica that slept must look before it believes.
-        if !self.in_flight.is_empty() || !self.is_fresh() {
+        if !self.is_fresh() {
+            // A replica that slept must look before it believes.
+            self.follow_again_at = Some(Instant::now() + self.context.settings.sync_interval);
+            return self.probe();
+        }
+        // With entries in flight, the next position is decided by them.
+        if !self.in_flight.is_empty() {
             return;
         }
         if let Some(absent_at) = self.absorb_all(part).await {
@@ -556,6 +563,10 @@ fn may_be_filled(write: &Write, missing: u64) -> bool {
 async fn ask_home(context: &Context, peers: &dyn Peers, shard: u32, next: u64, wait: Duration) -> Option<LogPart> {
     let part = peers.log_after(shard, next, wait).await?;
     if let Some(at) = part.absent_at {
+        // A home that was suspended may not know yet for how long.
+        if context.store.last_seen().since(at) > context.settings.sync_interval * 2 + CLOCK_STEP {
+            return None;
+        }
         // Else this replica, which need not ask the store for anything, would not notice how old what it knows has become.
         context.store.heard(at);
     }

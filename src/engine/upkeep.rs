@@ -30,9 +30,11 @@ impl Shard {
     pub fn keep_up(&mut self) {
         self.sealing.retain(|_, retry| retry.is_none_or(|at| at > Instant::now()));
         let now = self.context.clock.now();
+        // Whoever writes looks after what is written, and the home after what others have left.
+        let is_last = self.log.last_writer == self.context.writer;
         let others_turn = match self.context.peers.get() {
-            Some(peers) => peers.has_other_home(self.number),
-            None => self.log.last_writer != self.context.writer,
+            Some(peers) => peers.has_other_home(self.number) && !is_last,
+            None => !is_last,
         };
         let is_neglected = age(now, self.log.last_at) > self.context.settings.seal_age * 2;
         if others_turn && !is_neglected {

@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::{Path, State};
-use axum::http::header::CONTENT_TYPE;
-use axum::http::{HeaderMap, Method, Request, Response, StatusCode};
+use axum::http::header::{CONTENT_TYPE, HOST, HeaderName};
+use axum::http::{HeaderMap, Method, Request, Response, StatusCode, Uri, Version};
 use axum::response::IntoResponse;
 use http_body_util::BodyExt;
 
@@ -17,6 +17,11 @@ use crate::cluster::{Cluster, TOKEN_HEADER, Unsent, encode_log};
 use crate::engine::EngineError;
 use crate::protocol::StreamName;
 
+const NEEDED: [&str; 4] = ["content-length", "content-type", "host", "x-forwarded-proto"];
+/// The most that the headers passed on may take, as HTTP/2 counts them; half of what a server takes.
+const LARGEST_HEAD: usize = 16 << 10;
+const HEADER_OVERHEAD: usize = 32;
+const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Longest that a replica is let wait for what comes next.
 const LONGEST_WAIT: Duration = Duration::from_secs(30);
 
@@ -34,12 +39,43 @@ pub async fn pass_on(api: &Api, name: &StreamName, request: Request<Body>) -> Re
         return Ok(Passed::Back(request));
     }
     let Some(home) = cluster.other_home(api.engine.shard_of(name)) else { return Ok(Passed::Back(request)) };
-    let request = request.map(|body| body.map_err(Into::into).boxed_unsync());
+    let Some(headers) = to_pass_on(request.headers(), request.uri()) else { return Ok(Passed::Back(request)) };
+    let (mut parts, body) = request.into_parts();
+    let own_headers = std::mem::replace(&mut parts.headers, headers);
+    let (own_uri, own_version) = (parts.uri.clone(), std::mem::replace(&mut parts.version, Version::HTTP_11));
+    // For whom it is, is in the Host header.
+    parts.uri = parts.uri.path_and_query().map_or_else(Uri::default, |path| Uri::from(path.clone()));
+    let request = Request::from_parts(parts, body.map_err(Into::into).boxed_unsync());
     match cluster.forward(&home, request).await {
         Ok(response) => Ok(Passed::Answered(response.map(Body::new))),
-        Err(Unsent::Back(request)) => Ok(Passed::Back(request.map(Body::new))),
-        Err(Unsent::Open) => Err(EngineError::Unconfirmed { retry_after: Duration::from_secs(1) }.into()),
+        Err(Unsent::Unreachable(request) | Unsent::Lost(request) | Unsent::Busy(request)) => {
+            let (mut parts, body) = request.into_parts();
+            (parts.headers, parts.uri, parts.version) = (own_headers, own_uri, own_version);
+            Ok(Passed::Back(Request::from_parts(parts, Body::new(body))))
+        }
+        Err(Unsent::Refused) => {
+            let why = "the shard's home does not know this replica; nothing was done".to_owned();
+            Err(EngineError::Unavailable { why, retry_after: RETRY_AFTER }.into())
+        }
+        Err(Unsent::Open) => Err(EngineError::Unconfirmed { retry_after: RETRY_AFTER }.into()),
     }
+}
+
+/// What of the headers a home needs. `None` if that is more than it would take.
+fn to_pass_on(headers: &HeaderMap, uri: &Uri) -> Option<HeaderMap> {
+    let is_needed = |name: &HeaderName| {
+        let (name, families) = (name.as_str(), ["stream-", "producer-"]);
+        NEEDED.contains(&name) || families.iter().any(|family| name.starts_with(family))
+    };
+    let mut passed = HeaderMap::new();
+    for (name, value) in headers.iter().filter(|(name, _)| is_needed(name)) {
+        passed.append(name, value.clone());
+    }
+    if let Some(authority) = uri.authority() {
+        passed.insert(HOST, authority.as_str().parse().ok()?);
+    }
+    let size: usize = passed.iter().map(|(name, value)| name.as_str().len() + value.len() + HEADER_OVERHEAD).sum();
+    (size <= LARGEST_HEAD).then_some(passed)
 }
 
 fn is_write(method: &Method) -> bool {
@@ -47,7 +83,7 @@ fn is_write(method: &Method) -> bool {
 }
 
 /// Whether the request was passed on by another replica. Who only says so is refused.
-fn is_from_a_replica(cluster: &Cluster, headers: &HeaderMap) -> Result<bool, Problem> {
+pub fn is_from_a_replica(cluster: &Cluster, headers: &HeaderMap) -> Result<bool, Problem> {
     match headers.get(TOKEN_HEADER) {
         None => Ok(false),
         Some(token) if cluster.knows(token.as_bytes()) => Ok(true),

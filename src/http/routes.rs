@@ -96,7 +96,11 @@ fn preflight() -> Response<Body> {
 }
 
 /// Whether this replica should be sent requests: it is not stopping, and the store answers.
-async fn ready(State(api): State<Arc<Api>>) -> Response<Body> {
+async fn ready(State(api): State<Arc<Api>>, headers: HeaderMap) -> Response<Body> {
+    // Replicas ask each other, and whether they would be known, too.
+    if let Some(Err(problem)) = api.cluster.as_ref().map(|cluster| replicas::is_from_a_replica(cluster, &headers)) {
+        return problem.into_response();
+    }
     if api.stopping.is_cancelled() {
         return Problem::stopping().into_response();
     }

@@ -6,6 +6,8 @@ use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use reqwest::StatusCode;
 use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::load::{Load, Size, assert_shows};
 use crate::support::{Minio, Server, Toxiproxy, model, on_bucket, seed};
@@ -47,12 +49,12 @@ impl Replica {
         door.lead_to(&server.address().to_string()).await;
         Some(Replica { server, store, door })
     }
+}
 
-    async fn status(&self) -> Value {
-        let answer = reqwest::get(self.server.url("/__headwater/cluster")).await;
-        let answer = answer.unwrap_or_else(|error| panic!("status: {error}"));
-        answer.json().await.unwrap_or_else(|error| panic!("status: {error}"))
-    }
+async fn status(server: &Server) -> Value {
+    let answer = reqwest::get(server.url("/__headwater/cluster")).await;
+    let answer = answer.unwrap_or_else(|error| panic!("status: {error}"));
+    answer.json().await.unwrap_or_else(|error| panic!("status: {error}"))
 }
 
 async fn three(minio: &Minio, prefix: &str) -> Option<Vec<Replica>> {
@@ -70,7 +72,7 @@ async fn settled(replicas: &[Replica]) {
     loop {
         let mut homes = Vec::new();
         for replica in replicas {
-            let status = replica.status().await;
+            let status = status(&replica.server).await;
             let shards = status["shards"].as_array().cloned().unwrap_or_default();
             homes.push(shards.iter().map(|shard| shard["home"].clone()).collect::<Vec<_>>());
         }
@@ -144,6 +146,75 @@ async fn who_claims_to_be_a_replica_and_is_none_is_refused() {
         let put = put.send().await.unwrap_or_else(|error| panic!("PUT: {error}"));
         assert_eq!(put.status() == StatusCode::FORBIDDEN, token.is_some(), "{token:?}: {}", put.status());
     }
+}
+
+/// Two that share a directory, and know of each other.
+async fn two(more: [&[&str]; 2]) -> (tempfile::TempDir, [Server; 2]) {
+    let directory = tempfile::tempdir().unwrap_or_else(|error| panic!("temporary directory: {error}"));
+    let start = async |more: &[&str]| {
+        let mut flags = vec!["--store".to_owned(), format!("local:{}", directory.path().display())];
+        flags.extend(["--heartbeat-interval", "300ms", "--shards", "16"].map(str::to_owned));
+        flags.extend(more.iter().map(|flag| (*flag).to_owned()));
+        Server::start(&flags).await
+    };
+    let servers = [start(more[0]).await, start(more[1]).await];
+    let deadline = Instant::now() + model::PATIENCE;
+    for server in &servers {
+        while status(server).await["replicas"].as_array().is_none_or(|all| all.len() < 2) {
+            assert!(Instant::now() < deadline, "they do not find each other");
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    }
+    (directory, servers)
+}
+
+/// Whether the other one is passed over, as the server sees it.
+async fn passes_over_the_other(server: &Server) -> bool {
+    status(server).await["replicas"][1]["suspected"].as_bool().unwrap_or_default()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn clients_that_break_off_or_send_too_much_do_not_part_replicas() {
+    let (_directory, [one, _two]) = two([&[], &[]]).await;
+    for n in 0..20 {
+        let mut half = TcpStream::connect(one.address()).await.unwrap_or_else(|error| panic!("connect: {error}"));
+        let head = format!("POST /v1/stream/{n} HTTP/1.1\r\nhost: h\r\ncontent-type: text/plain\r\n");
+        half.write_all(format!("{head}content-length: 1000\r\n\r\nabc").as_bytes()).await.unwrap_or_default();
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        drop(half);
+        let mut large = TcpStream::connect(one.address()).await.unwrap_or_else(|error| panic!("connect: {error}"));
+        let huge = "x".repeat(100_000);
+        let head = format!("{head}x-huge: {huge}\r\nproducer-id: {huge}\r\ncontent-length: 3\r\n\r\nabc");
+        large.write_all(head.as_bytes()).await.unwrap_or_default();
+        let mut answer = String::new();
+        let read = tokio::time::timeout(Duration::from_millis(300), large.read_to_string(&mut answer)).await;
+        // It may be kept open for the next request.
+        drop(read);
+        assert!(!passes_over_the_other(&one).await, "{n}");
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert!(!passes_over_the_other(&one).await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn replicas_with_different_secrets_do_without_each_other() {
+    let (_directory, [one, two]) = two([&[], &["--cluster-secret", "another"]]).await;
+    let client = model::client();
+    for (n, server) in (0..32).map(|n| (n, if n % 2 == 0 { &one } else { &two })) {
+        let deadline = Instant::now() + model::PATIENCE;
+        loop {
+            let put = client.put(server.url(&format!("/v1/stream/{n}"))).header("content-type", "text/plain").send();
+            let put = put.await.unwrap_or_else(|error| panic!("PUT: {error}"));
+            if put.status().is_success() {
+                break;
+            }
+            assert_eq!(put.status(), StatusCode::SERVICE_UNAVAILABLE, "{n}");
+            assert!(put.headers().contains_key("retry-after") && Instant::now() < deadline, "{n}");
+            tokio::time::sleep(Duration::from_millis(100)).await;
+        }
+    }
+    tokio::time::sleep(Duration::from_secs(2)).await;
+    assert!(passes_over_the_other(&one).await && passes_over_the_other(&two).await);
 }
 
 /// How long: CHAOS_SECONDS, or two minutes.

@@ -39,7 +39,7 @@ impl Neighbours {
 
     fn reaches(&self, other: usize) -> bool {
         let pair = [self.own.min(other) as u64, self.own.max(other) as u64, self.timeline.ms() / CUT];
-        mixed(pair) % 8 > 0
+        !mixed(pair).is_multiple_of(8)
     }
 }
 
