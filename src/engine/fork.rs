@@ -15,11 +15,12 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tokio::sync::oneshot;
+use tokio::time::Instant;
 
-use super::access::ask;
+use super::access::{ask, confirm};
 use super::context::Context;
 use super::error::{no_answer, stopping};
-use super::handle::Message;
+use super::handle::{Message, Witness};
 use super::read;
 use super::state::{Base, Committed};
 use super::submit::{Refusal, came_to_nothing, needs_outcome};
@@ -169,6 +170,9 @@ impl Engine {
         }
         let too_far = || Rejection::ForkOffset { what: "Stream-Fork-Sub-Offset is past the next message" };
         let offset = request.requested.offset.ok_or_else(too_far)?;
+        // What others have appended meanwhile may be what is asked for.
+        let (_, shard) = self.shard(&request.source);
+        confirm(shard, Instant::now(), Witness::Store, self.patience()).await?;
         let begin = |committed: &Committed| {
             let source = self.alive(committed)?;
             let start = fork::position(&source, Some(offset))?;

@@ -3,7 +3,8 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::*;
 use crate::clock::{Clock, Ids};
-use crate::engine::testing::{World, name, seconds, settings};
+use crate::engine::testing::{World, body, name, seconds, settings};
+use crate::protocol::fork::{ForkRequest, Requested};
 use crate::protocol::{Lifetime, ReadFrom};
 use crate::settings::EngineSettings;
 use crate::store::Store;
@@ -237,4 +238,57 @@ async fn a_shard_moves_in_as_many_requests_as_its_log_has_entries() {
     println!("GET, LIST, PUT: {counts:?}");
     assert!((900..1020).contains(&counts[0]), "{counts:?}");
     assert_eq!(counts[1..], [1, 0]);
+}
+
+/// A home that knows of nothing that others have written.
+#[derive(Debug)]
+struct Behind(Arc<dyn Store>);
+
+#[async_trait]
+impl Peers for Behind {
+    fn has_other_home(&self, _: u32) -> bool {
+        true
+    }
+
+    async fn log_after(&self, _: u32, next: u64, _: Duration) -> Option<LogPart> {
+        Some(LogPart { from: next, objects: Vec::new(), absent_at: Some(self.0.last_seen()) })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_refused_on_the_word_of_a_home_that_is_behind() {
+    let settings = EngineSettings { shards: 2, ..unsealed() };
+    let world = World::with(settings.clone()).await;
+    let stream = name("s");
+    world.create(&stream, Lifetime::Forever).await;
+    world.append(&stream, "one;").await;
+    let other = world.cold(settings).await;
+    assert_eq!(other.content(&stream).await, "one;");
+    other.engine.join(Arc::new(Behind(Arc::clone(&world.store) as _)));
+    let pause = || tokio::time::sleep(Duration::from_millis(1));
+    let tail = async || world.engine.stat(&stream).await.map(|stream| stream.tail_offset());
+    world.append(&stream, "two;").await;
+    pause().await;
+    let middle = tail().await.unwrap_or_else(|e| panic!("{e}"));
+    assert!(other.engine.locate(&stream, ReadFrom::At(middle)).await.is_ok(), "an offset that was handed out");
+    world.append(&stream, "three;").await;
+    pause().await;
+    let request = ForkRequest {
+        source: stream.clone(),
+        requested: Requested { offset: Some(middle), sub_offset: 3 },
+        content_type: None,
+        lifetime: None,
+        closed: false,
+        retention: None,
+    };
+    let admission = other.engine.admit(1).unwrap_or_else(|e| panic!("{e}"));
+    // In the other shard: what is looked at there tells nothing of the source.
+    let elsewhere = (0..).map(|n| name(&format!("fork{n}")));
+    let fork = elsewhere.into_iter().find(|fork| world.engine.shard_of(fork) != world.engine.shard_of(&stream));
+    let fork = fork.unwrap_or_else(|| panic!("all names are in one shard"));
+    let forked = other.engine.fork(&fork, request, body(""), admission).await;
+    assert_eq!(forked.map(|outcome| outcome.tail.position).unwrap_or_else(|e| panic!("{e}")), 11);
+    world.create(&name("new"), Lifetime::Forever).await;
+    pause().await;
+    assert!(other.engine.stat(&name("new")).await.is_ok(), "a stream that was created");
 }
