@@ -38,7 +38,8 @@ pub use link::{Body, Unsent};
 use members::Members;
 pub use wire::encode as encode_log;
 
-/// Says that a request comes from another replica, which knows the cluster's secret. It is answered where it arrives.
+/// Says that a request comes from another replica, which knows the cluster's secret. It is answered where it arrives. In an
+/// answer: that it was not believed.
 pub const TOKEN_HEADER: &str = "headwater-replica";
 /// Where a replica tells others of its shards' logs.
 pub const LOG_PATH: &str = "/__headwater/log/";
@@ -151,7 +152,7 @@ impl Cluster {
         let sent = self.links_to(home).requests.send(self.signed(request)).await;
         match &sent {
             // It does not know this replica, and will not for the next request.
-            Ok(answer) if answer.status() == StatusCode::FORBIDDEN => {
+            Ok(answer) if answer.headers().contains_key(TOKEN_HEADER) => {
                 self.suspect(home);
                 return Err(Unsent::Refused);
             }

@@ -51,7 +51,8 @@ impl Problem {
 
     pub fn not_a_replica(header: &'static str) -> Problem {
         let detail = format!("{header} is for the replicas of this cluster, which know its secret");
-        Problem::new(StatusCode::FORBIDDEN, "not-a-replica", "Only for replicas", detail)
+        // By which the replica tells it from what a client is forbidden.
+        Problem::new(StatusCode::FORBIDDEN, "not-a-replica", "Only for replicas", detail).with(header, "unknown")
     }
 
     pub fn method_not_allowed(allow: &'static str) -> Problem {
