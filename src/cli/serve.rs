@@ -64,10 +64,10 @@ async fn join(
     settings: &ClusterSettings,
     listen: SocketAddr,
 ) -> Option<Arc<Cluster>> {
-    let address = match (&settings.advertise, reachable(listen)) {
-        (Some(address), _) => address.clone(),
-        (None, Ok(address)) => address.to_string(),
-        (None, Err(error)) => {
+    let address = settings.advertise.clone().map_or_else(|| Ok(reachable(listen)?.to_string()), Ok);
+    let address = match address {
+        Ok(address) => address,
+        Err::<_, std::io::Error>(error) => {
             let why = "this server stays on its own: where others could reach it is not known; give it as --advertise";
             tracing::warn!(%error, "{why}");
             return None;

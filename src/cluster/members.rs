@@ -15,14 +15,12 @@ use crate::clock::Ids;
 use crate::layout::document::{self, Document};
 use crate::layout::{Damaged, key};
 use crate::settings::ClusterSettings;
-use crate::store::{Condition, LIST_PAGE, Put, Store, StoreError, StoreTime, Version};
+use crate::store::{CLOCK_STEP, Condition, LIST_PAGE, Put, Store, StoreError, StoreTime, Version};
 
 /// A replica is gone that has not written for so many intervals.
 const GONE_AFTER: u32 = 3;
 /// And its object is removed after so many.
 const FORGOTTEN_AFTER: u32 = 30;
-/// The store's clock shows whole seconds, and not the same ones everywhere.
-const CLOCK_STEP: Duration = Duration::from_secs(2);
 
 /// The object of a replica.
 #[derive(Debug, Serialize, Deserialize)]
@@ -45,7 +43,6 @@ impl Document for Heartbeat {
 #[derive(Debug)]
 pub struct Members {
     own: Replica,
-    shards: u32,
     /// The others, by id.
     others: BTreeMap<String, Other>,
     /// By shard; `None`: this replica.
@@ -65,11 +62,15 @@ struct Other {
 impl Members {
     pub fn new(own: Replica, shards: u32) -> Members {
         let homes = vec![None; shards as usize];
-        Members { own, shards, others: BTreeMap::new(), homes, is_leaving: false }
+        Members { own, others: BTreeMap::new(), homes, is_leaving: false }
     }
 
     pub fn other_home(&self, shard: u32) -> Option<Replica> {
         self.homes.get(shard as usize)?.clone()
+    }
+
+    pub fn has_other_home(&self, shard: u32) -> bool {
+        self.homes.get(shard as usize).is_some_and(Option::is_some)
     }
 
     pub fn has(&self, id: &str) -> bool {
@@ -111,15 +112,8 @@ impl Members {
         std::iter::once(own).chain(others).collect()
     }
 
-    /// From now on these are the others.
-    pub fn are(&mut self, mut others: BTreeSet<Replica>) {
-        others.retain(|other| {
-            let is_own = other.address == self.own.address;
-            if is_own {
-                tracing::error!(replica = other.id, address = other.address, "another replica has this one's address");
-            }
-            !is_own
-        });
+    /// From now on these are the others. This replica's own address is not among theirs.
+    pub fn are(&mut self, others: BTreeSet<Replica>) {
         for replica in others.iter().filter(|replica| !self.others.contains_key(&replica.id)) {
             tracing::info!(replica = replica.id, address = replica.address, "replica found");
         }
@@ -142,7 +136,9 @@ impl Members {
             ids.push(&self.own.id);
         }
         let home = |shard| home::of(shard, ids.iter().copied()).and_then(|id| self.others.get(id));
-        self.homes = (0..self.shards).map(|shard| home(shard).map(|other| other.replica.clone())).collect();
+        for (shard, known) in (0..).zip(&mut self.homes) {
+            *known = home(shard).map(|other| other.replica.clone());
+        }
     }
 }
 

@@ -307,7 +307,7 @@ fn nothing() -> Body {
 #[async_trait]
 impl Peers for Cluster {
     fn has_other_home(&self, shard: u32) -> bool {
-        self.other_home(shard).is_some()
+        self.members().has_other_home(shard)
     }
 
     async fn log_after(&self, shard: u32, next: u64, wait: Duration) -> Option<LogPart> {

@@ -3,6 +3,8 @@
 //! Each shard has one replica that is its *home*. Nothing depends on there being one, or only one: agreement is the log's
 //! alone. But the others learn what is new from it, instead of from the bucket.
 
+use std::ops::Range;
+use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -12,6 +14,7 @@ use tokio::time::{Instant, timeout_at};
 use super::error::no_answer;
 use super::handle::{Confirmed, Witness};
 use super::{Engine, EngineError, access};
+use crate::protocol::StreamName;
 use crate::store::StoreTime;
 
 /// The most bytes that are passed on at a time; who needs more has them from the bucket.
@@ -50,7 +53,7 @@ pub struct ShardState {
 
 impl Engine {
     /// From now on there are others.
-    pub fn join(&self, peers: std::sync::Arc<dyn Peers>) {
+    pub fn join(&self, peers: Arc<dyn Peers>) {
         if self.0.context.peers.set(peers).is_err() {
             tracing::error!("this replica has joined the others already");
         }
@@ -62,7 +65,7 @@ impl Engine {
     }
 
     /// The shard of a stream.
-    pub fn shard_of(&self, name: &crate::protocol::StreamName) -> u32 {
+    pub fn shard_of(&self, name: &StreamName) -> u32 {
         self.shard(name).0
     }
 
@@ -119,10 +122,10 @@ impl Engine {
     }
 
     /// Log objects from memory.
-    fn recent(&self, shard: u32, range: std::ops::Range<u64>, known_at: StoreTime) -> Option<LogPart> {
+    fn recent(&self, shard: u32, range: Range<u64>, known_at: StoreTime) -> Option<LogPart> {
         let mut part = LogPart { from: range.start, ..LogPart::default() };
         let mut bytes = 0;
-        for position in range.clone() {
+        for position in range {
             let object = self.0.context.tails.object(shard, position)?;
             bytes += object.len();
             if bytes > PART_BYTES && !part.objects.is_empty() {

@@ -1,4 +1,3 @@
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use super::*;
@@ -54,7 +53,7 @@ async fn two(settings: EngineSettings) -> Two {
 }
 
 impl Two {
-    async fn read(&self, stream: &crate::protocol::StreamName) -> String {
+    async fn read(&self, stream: &StreamName) -> String {
         // Moments are told apart by the clock, which stands still here.
         tokio::time::sleep(Duration::from_millis(1)).await;
         let page = self.other.locate(stream, ReadFrom::Start).await.unwrap_or_else(|e| panic!("{e}"));

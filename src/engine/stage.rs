@@ -30,7 +30,7 @@ use crate::layout::entry::{self, Header};
 use crate::layout::key;
 use crate::protocol::stream::{self, Append, Body, Command, Create, Data, Effect};
 use crate::protocol::{Rejection, Stream, StreamName};
-use crate::store::{StoreError, StoreTime};
+use crate::store::{CLOCK_STEP, StoreError, StoreTime};
 
 /// The part of the grace period after which a replica that was idle asks for the store's time before it writes.
 const IDLE_PART: u32 = 8;
@@ -38,8 +38,6 @@ const IDLE_PART: u32 = 8;
 /// built on. The collector deletes what nothing names after a whole one, once an entry of its own is placed: whoever writes after that entry has read it,
 /// and so knows the time.
 const UPLOAD_PART: u32 = 2;
-/// The store's clock shows whole seconds, and not the same ones everywhere.
-const CLOCK_STEP: Duration = Duration::from_secs(2);
 /// How long an append waits for those that its producer has sent before, and for how many.
 const GAP_PATIENCE: Duration = Duration::from_millis(200);
 const LARGEST_GAP: u64 = 64;
@@ -434,10 +432,10 @@ impl Shard {
         }
         let Some(absent_at) = self.absorb_all(ahead).await else {
             // There may be more, unless what was read makes no sense.
-            return if self.reload {
-            } else {
-                self.probe()
-            };
+            if !self.reload {
+                self.probe();
+            }
+            return;
         };
         self.log.renew(absent_at);
         self.confirm(sent, witness);

@@ -14,9 +14,10 @@ use super::Api;
 use super::error::Problem;
 use super::write::put;
 use crate::cluster::{Cluster, TOKEN_HEADER, Unsent, encode_log};
-use crate::engine::EngineError;
+use crate::engine::{EngineError, Peers};
 use crate::protocol::StreamName;
 
+/// Beside those of the protocol.
 const NEEDED: [&str; 4] = ["content-length", "content-type", "host", "x-forwarded-proto"];
 /// The most that the headers passed on may take, as HTTP/2 counts them; half of what a server takes.
 const LARGEST_HEAD: usize = 16 << 10;
@@ -105,7 +106,7 @@ pub async fn log(
         Err(problem) => return problem.into_response(),
     }
     // Asked for by mistake, it would have to ask another one, which might ask this one.
-    let is_home = cluster.other_home(shard).is_none();
+    let is_home = !cluster.has_other_home(shard);
     let wait = Duration::from_millis(wait).min(LONGEST_WAIT);
     let part = match is_home {
         true => tokio::select! {

@@ -84,6 +84,9 @@ pub struct Reply<T> {
 #[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreTime(pub Millis);
 
+/// How far two readings of that clock may be apart for no reason: it shows whole seconds, and not the same ones everywhere.
+pub const CLOCK_STEP: Duration = Duration::from_secs(2);
+
 impl StoreTime {
     /// As a `Date` header shows it: without the fraction of a second.
     pub fn whole_second(millis: Millis) -> StoreTime {
